@@ -1,0 +1,1 @@
+"""Watches the board and its services."""

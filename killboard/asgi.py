@@ -1,0 +1,21 @@
+"""What an ASGI server runs: `uvicorn killboard.asgi:application`. Hands the schema and the log to the sockets."""
+
+import os
+
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.core.asgi import get_asgi_application
+from django.urls import re_path
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "killboard.settings")
+http = get_asgi_application()  # first: it sets Django up for the imports below
+
+from killboard.engine import engine  # noqa: E402
+from killboard.services import require_services  # noqa: E402
+from killmails.events import KillmailLog  # noqa: E402
+from realtime.consumer import GraphQLConsumer  # noqa: E402
+from realtime.hub import Hub  # noqa: E402
+
+require_services()
+hub = Hub(KillmailLog(), engine)
+websocket = GraphQLConsumer.as_asgi(engine=engine, hub=hub)
+application = ProtocolTypeRouter({"http": http, "websocket": URLRouter([re_path(r"^graphql/?$", websocket)])})

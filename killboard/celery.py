@@ -1,0 +1,80 @@
+"""The Celery application: queues, schedule, and the feed as a part of each worker that serves the feed's queue."""
+
+import os
+
+from celery import Celery
+from celery.schedules import schedule
+from celery.signals import beat_init, worker_init
+from kombu import Exchange, Queue
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "killboard.settings")
+
+from django.conf import settings  # noqa: E402  (Django must know its settings first)
+
+from killboard.feed_step import FeedStep  # noqa: E402
+from killboard.services import require_services  # noqa: E402
+
+FEED_QUEUE = "feed"
+BULK_QUEUE = "bulk"
+DELIVERIES = 5  # then a message is dropped: a task that kills its process must not run for ever
+MINUTE = 60.0
+
+
+def _queue(name: str) -> Queue:
+    """A quorum queue, which survives the loss of the broker and counts deliveries."""
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERIES}
+    return Queue(name, Exchange(name), routing_key=name, queue_arguments=arguments)
+
+
+def _embedded() -> dict[str, object]:
+    """Without RabbitMQ, messages are files: `memory://` cannot be reached from a second terminal."""
+    folder = settings.DATA_DIR / "queue"
+    for name in ("messages", "control"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    options = {
+        "data_folder_in": str(folder / "messages"),
+        "data_folder_out": str(folder / "messages"),
+        "control_folder": str(folder / "control"),
+        "polling_interval": 0.05,
+    }
+    return {"broker_url": "filesystem://localhost", "broker_transport_options": options, "worker_pool": "threads"}
+
+
+def _rabbitmq() -> dict[str, object]:
+    # Publishing to a broker that hangs would block without bound.
+    limits = {"confirm_publish": True, "confirm_timeout": 3, "connect_timeout": 3, "read_timeout": 3, "write_timeout": 3}
+    return {"broker_url": settings.RABBITMQ_URL, "broker_transport_options": limits}
+
+
+app = Celery("killboard")
+app.conf.update(
+    **(_rabbitmq() if settings.RABBITMQ_URL else _embedded()),
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,  # the default gives up after 100
+    broker_heartbeat=10,
+    task_queues=[_queue(FEED_QUEUE), _queue(BULK_QUEUE)],
+    task_default_queue=BULK_QUEUE,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    task_ignore_result=True,
+    task_time_limit=600,
+    task_serializer="json",
+    accept_content=["json"],
+    worker_prefetch_multiplier=1,
+    worker_soft_shutdown_timeout=5,
+    worker_cancel_long_running_tasks_on_connection_loss=True,
+    worker_hijack_root_logger=False,
+    timezone="UTC",
+    beat_schedule_filename=str(settings.DATA_DIR / "beat"),
+    beat_schedule={
+        "sweep": {"task": "killmails.tasks.sweep_replays", "schedule": schedule(MINUTE)},
+    },
+)
+app.autodiscover_tasks(["killmails"])
+app.steps["worker"].add(FeedStep)
+
+
+@worker_init.connect
+@beat_init.connect
+def _require_services(**_: object) -> None:
+    require_services()

@@ -1,0 +1,111 @@
+"""Reads settings from environment variables: typed, and with a loud refusal for nonsense.
+
+Nothing here looks at the process itself: `settings.py` hands the variables in.
+A message names the variable and never repeats the value of an address, which may hold a password.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
+
+from dotenv import dotenv_values
+
+TRUE = {"true", "1", "yes", "on"}
+FALSE = {"false", "0", "no", "off"}
+
+
+class SettingError(Exception):
+    """A variable that cannot be used. `str()` of it is one line for the operator."""
+
+
+def read_dotenv(path: Path) -> dict[str, str]:
+    """The variables of a `.env` file; quotes, CRLF, a BOM and doubled lines (the last one counts) are fine."""
+    if not path.is_file():
+        return {}
+    try:
+        values = dotenv_values(path, encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path.name}: cannot be read as UTF-8 text ({type(error).__name__}).") from error
+    return {name: value.strip() for name, value in values.items() if value is not None}
+
+
+class Environment:
+    """One pass over the variables; remembers every name it was asked for, to find misspelt ones afterwards."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+        self.names: list[str] = []
+
+    def text(self, name: str, default: str = "") -> str:
+        """The value without surrounding space; an empty one counts as not set."""
+        self.names.append(name)
+        return self._values.get(name, "").strip() or default
+
+    def boolean(self, name: str, default: bool) -> bool:
+        value = self.text(name)
+        if not value:
+            return default
+        if value.lower() in TRUE | FALSE:
+            return value.lower() in TRUE
+        raise SettingError(f"{name}: {value!r} is neither true nor false; write {name}=true or {name}=false.")
+
+    def integer(self, name: str, default: int, least: int, most: int) -> int:
+        value = self.text(name)
+        if not value:
+            return default
+        if value.isascii() and value.isdigit() and least <= int(value[:12]) <= most:
+            return int(value)
+        raise SettingError(f"{name}: {value!r} is not a whole number from {least} to {most}.")
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        value = self.text(name, default).lower()
+        if value in choices:
+            return value
+        raise SettingError(f"{name}: {value!r} is none of {', '.join(choices)}.")
+
+    def words(self, name: str) -> list[str]:
+        """A list, separated by commas."""
+        return [word.strip() for word in self.text(name).split(",") if word.strip()]
+
+    def address(self, name: str, schemes: tuple[str, ...], example: str, default: str = "") -> str:
+        """An address of the form of `example`, or "" where it is not set."""
+        value = self.text(name, default)
+        if value:
+            split_address(name, value, schemes, example)
+        return value
+
+
+def split_address(name: str, value: str, schemes: tuple[str, ...], example: str) -> SplitResult:
+    """The parts of an address, or a SettingError that shows how one looks (and not what was written)."""
+    hint = f"write it like {example} (an '@', ':', '/' or '#' in a password as %40, %3A, %2F, %23)."
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        raise SettingError(f"{name}: the port or the host is not valid; {hint}") from error
+    if parts.scheme not in schemes:
+        raise SettingError(f"{name}: must begin with {' or '.join(s + '://' for s in schemes)}; {hint}")
+    if not parts.hostname or parts.netloc.count("@") > 1 or parts.fragment or port == 0:
+        raise SettingError(f"{name}: has no host, or a character that must be escaped; {hint}")
+    return parts
+
+
+def with_password(name: str, address: str, password_name: str, password: str) -> str:
+    """The address with the password put in; refuses when it already holds one."""
+    parts = urlsplit(address)
+    if parts.password:
+        raise SettingError(f"{password_name}: {name} holds a password already; keep only one of the two.")
+    host = parts.netloc.rpartition("@")[2]
+    netloc = f"{parts.username or ''}:{quote(password, safe='')}@{host}"
+    return urlunsplit(parts._replace(netloc=netloc))
+
+
+def misspelt(written: Mapping[str, str], known: list[str]) -> list[str]:
+    """One warning for each name in `.env` that we do not know and that is near one that we do."""
+    warnings = []
+    for name in written:
+        near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.75)
+        if name not in known and near:
+            warnings.append(f".env: {name} is not a setting of the board; did you mean {near[0]}?")
+    return warnings

@@ -1,0 +1,87 @@
+"""Asks each configured service once whether it answers, before a process begins its work."""
+
+import logging
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from urllib.parse import urlsplit
+
+import amqp
+import redis
+from django.conf import settings
+from django.db import Error, connection
+from kombu import Connection
+
+logger = logging.getLogger(__name__)
+
+LIMIT = 5  # seconds for each service
+
+
+class ServiceError(Exception):
+    """A service that is set and does not answer; the text names its variable, never its password."""
+
+
+@cache
+def require_services() -> None:
+    """Ends the process with exit code 2 when a service that is set does not answer. Asks once in a process."""
+    try:
+        # In a thread: servers import us from within their event loop, where Django's database refuses to work.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            for ask in (_ask_database, _ask_redis, _ask_rabbitmq):
+                thread.submit(ask).result()
+    except ServiceError as error:
+        print(f"killboard does not start: {error}", file=sys.stderr)
+        sys.exit(2)
+    pubsub = "Redis (distributed)" if settings.USE_REDIS_PUBSUB else "In-memory (single process only)"
+    logger.info("PubSub: %s", pubsub)
+
+
+def _ask_database() -> None:
+    variable = "DATABASE_URL" if settings.DATABASE_URL else "DATA_DIR"
+    try:
+        connection.ensure_connection()
+    except Error as error:
+        raise ServiceError(f"{variable}: {_where(settings.DATABASE_URL)} {_cause(error)}.") from error
+    finally:
+        connection.close()
+
+
+def _ask_redis() -> None:
+    if not settings.USE_REDIS_PUBSUB:
+        return
+    limits = {"socket_timeout": LIMIT, "socket_connect_timeout": LIMIT}
+    try:
+        with redis.Redis.from_url(settings.REDIS_URL, **limits) as client:
+            client.ping()
+    except (redis.RedisError, OSError, ValueError) as error:
+        raise ServiceError(f"REDIS_URL: {_where(settings.REDIS_URL)} {_cause(error)}.") from error
+
+
+def _ask_rabbitmq() -> None:
+    if not settings.RABBITMQ_URL:
+        return
+    parts = urlsplit(settings.RABBITMQ_URL)
+    host = f"{parts.hostname}:{parts.port or (5671 if parts.scheme == 'amqps' else 5672)}"
+    try:
+        with Connection(settings.RABBITMQ_URL, connect_timeout=LIMIT) as broker:
+            broker.connect()
+    except (amqp.AMQPError, OSError) as error:
+        raise ServiceError(f"RABBITMQ_URL: {host} {_cause(error)}.") from error
+
+
+def _where(address: str) -> str:
+    """Host and port, and nothing else of an address."""
+    parts = urlsplit(address)
+    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+
+def _cause(error: Exception) -> str:
+    """Why, in words of ours: a driver's text may hold what was written in the address."""
+    text = str(error).lower()
+    if "password" in text or "auth" in text or "access_refused" in text or "acl" in text:
+        return "refused the user or the password"
+    if "does not exist" in text:
+        return "answers, but has no such database or user"
+    if "timed out" in text or "timeout" in text:
+        return f"did not answer within {LIMIT} s"
+    return f"does not answer ({type(error).__name__}); is it running, is the address right"

@@ -1,0 +1,209 @@
+"""All settings, read once. The only module that reads the environment; `.env.example` explains each variable."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+
+from killboard.environment import Environment, SettingError, misspelt, read_dotenv, split_address, with_password
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+INSECURE_KEY = "insecure-key-for-a-board-on-your-own-machine-never-for-production"
+DATABASE_EXAMPLE = "postgresql://user:password@localhost:5432/killboard"
+REDIS_EXAMPLE = "redis://user:password@localhost:6379/0"
+RABBITMQ_EXAMPLE = "amqp://user:password@localhost:5672/"
+
+
+def _database(address: str, file: Path) -> dict[str, Any]:
+    if not address:
+        options = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": "PRAGMA journal_mode=WAL"}
+        test = {"NAME": str(file.with_name("test.sqlite3"))}
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(file), "OPTIONS": options, "TEST": test}
+    parts = split_address("DATABASE_URL", address, ("postgresql", "postgres"), DATABASE_EXAMPLE)
+    if not parts.path.strip("/"):
+        raise SettingError(f"DATABASE_URL: names no database; write it like {DATABASE_EXAMPLE}.")
+    database: dict[str, Any] = dict(dj_database_url.parse(address, conn_max_age=0))
+    # Under ASGI persistent connections are never given back (64 stayed open); the pool keeps a few for all.
+    database["OPTIONS"] = {"connect_timeout": 5, **database.get("OPTIONS", {}), "pool": {"min_size": 0, "max_size": 10}}
+    return database
+
+
+def _make_folder(data_dir: Path) -> None:
+    """Where SQLite and the embedded queue live."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(f"DATA_DIR: {data_dir} cannot be made ({error.strerror}); name a folder to write in.") from error
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        raise SettingError(f"DATA_DIR: {data_dir} cannot be written to; change its owner or name another folder.")
+
+
+def _redis(env: Environment) -> str:
+    address = env.address("REDIS_URL", ("redis", "rediss"), REDIS_EXAMPLE)
+    password = env.text("REDIS_PASSWORD")
+    return with_password("REDIS_URL", address, "REDIS_PASSWORD", password) if address and password else address
+
+
+def _feed(env: Environment, data_dir: Path, services: bool, database_url: str) -> tuple[str, str]:
+    """What FEED says, and what it comes to: live, recorded or off."""
+    asked = env.choice("FEED", "live" if services else "auto", ("auto", "live", "recorded", "off"))
+    if asked == "auto" and services:
+        raise SettingError("FEED: auto is for a board without services; with one write FEED=live or FEED=off.")
+    if asked == "recorded" and database_url:
+        raise SettingError("FEED: recorded would put invented killmails into DATABASE_URL; unset one of the two.")
+    if asked != "auto":
+        return asked, asked
+    # `manage.py serve` found out and left word here, so that a second terminal meets the same database.
+    decided = data_dir / "feed"
+    recorded = decided.is_file() and decided.read_text().strip() == "recorded"
+    return asked, "recorded" if recorded else "live"
+
+
+def _channel_layer(use_redis: bool, address: str) -> dict[str, Any]:
+    if not use_redis:
+        return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+    # redis-py ends a quiet socket after 5 s unless it is told that there is no limit.
+    hosts = [{"address": address, "socket_timeout": None}]
+    backend = "channels_redis.pubsub.RedisPubSubChannelLayer"
+    return {"BACKEND": backend, "CONFIG": {"hosts": hosts, "prefix": "killmail:"}}
+
+
+def _secret_key(env: Environment, debug: bool) -> str:
+    key = env.text("SECRET_KEY", INSECURE_KEY)
+    if not debug and (key == INSECURE_KEY or len(key) < 50):
+        raise SettingError(
+            "SECRET_KEY: set one of at least 50 characters when DEBUG is off, for example the output of: "
+            'python3 -c "import secrets; print(secrets.token_urlsafe(50))"'
+        )
+    return key
+
+
+def _read(env: Environment) -> dict[str, Any]:
+    data_dir = Path(env.text("DATA_DIR", str(BASE_DIR / "var"))).expanduser().absolute()
+    database_url = env.address("DATABASE_URL", ("postgresql", "postgres"), DATABASE_EXAMPLE)
+    redis_url = _redis(env)
+    rabbitmq_url = env.address("RABBITMQ_URL", ("amqp", "amqps"), RABBITMQ_EXAMPLE)
+    services = bool(database_url or redis_url or rabbitmq_url)
+    use_redis = env.boolean("USE_REDIS_PUBSUB", bool(redis_url))
+    if use_redis and not redis_url:
+        raise SettingError(f"REDIS_URL: is missing while USE_REDIS_PUBSUB=true; write it like {REDIS_EXAMPLE}.")
+    if not (database_url and rabbitmq_url):
+        _make_folder(data_dir)
+    debug = env.boolean("DEBUG", not services)
+    feed_asked, feed = _feed(env, data_dir, services, database_url)
+    file = data_dir / ("recorded.sqlite3" if feed == "recorded" else "killboard.sqlite3")
+    return {
+        "DATA_DIR": data_dir,
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "USE_REDIS_PUBSUB": use_redis,
+        "RABBITMQ_URL": rabbitmq_url,
+        "FEED_ASKED": feed_asked,
+        "FEED": feed,
+        "R2Z2_URL": _feed_address(env),
+        "CONTACT": env.text("CONTACT"),
+        "DEBUG": debug,
+        "SECRET_KEY": _secret_key(env, debug),
+        "ALLOWED_HOSTS": env.words("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"],
+        "CSRF_TRUSTED_ORIGINS": env.words("TRUSTED_ORIGINS"),
+        "HOST": env.text("HOST", "127.0.0.1"),
+        "PORT": env.integer("PORT", 4000, 1, 65535),
+        "LOG_LEVEL": env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")).upper(),
+        "DATABASES": {"default": _database(database_url, file)},
+        "CHANNEL_LAYERS": {"default": _channel_layer(use_redis, redis_url)},
+    }
+
+
+def _feed_address(env: Environment) -> str:
+    example = "https://r2z2.zkillboard.com"
+    address = env.address("R2Z2_URL", ("https", "http"), example, default=example).rstrip("/")
+    parts = split_address("R2Z2_URL", address, ("https", "http"), example)
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise SettingError("R2Z2_URL: must begin with https:// (http:// only for this machine itself).")
+    return address
+
+
+def _load() -> tuple[dict[str, Any], list[str]]:
+    written = read_dotenv(BASE_DIR / ".env")
+    env = Environment({**written, **os.environ})
+    settings = _read(env)
+    warnings = misspelt(written, env.names)
+    if not settings["DEBUG"] and "*" in settings["ALLOWED_HOSTS"]:
+        warnings.append("ALLOWED_HOSTS: '*' lets any host name through while DEBUG is off; name your own instead.")
+    return settings | {"VARIABLES": env.names}, warnings
+
+
+try:
+    _settings, _warnings = _load()
+except SettingError as error:
+    print(f"killboard does not start: {error}", file=sys.stderr)
+    sys.exit(2)
+globals().update(_settings)
+
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "graphene_django",
+    "killboard",
+    "killmails",
+    "realtime",
+    "health",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "killboard.urls"
+ASGI_APPLICATION = "killboard.asgi.application"
+GRAPHENE = {"SCHEMA": "killboard.schema.schema", "SCHEMA_OUTPUT": "docs/schema.graphql"}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "var" / "static"
+WHITENOISE_USE_FINDERS = True
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        name: {"level": _settings["LOG_LEVEL"]} for name in ("killboard", "killmails", "realtime", "health")
+    },
+}
+
+for _warning in _warnings:
+    logging.getLogger("killboard.settings").warning(_warning)

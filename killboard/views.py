@@ -1,0 +1,99 @@
+"""GraphQL over HTTP, by the GraphQL-over-HTTP specification: JSON in, JSON out, and GraphiQL for a browser.
+
+Source: https://graphql.github.io/graphql-over-http/draft/
+"""
+
+import json
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.cache import patch_vary_headers
+from django.views.decorators.csrf import csrf_exempt
+from graphql import OperationType
+
+from killboard import pages
+from killboard.engine import engine
+from realtime.operations import BadOperation
+
+MAX_BODY = 64 * 1024  # bytes
+
+
+class BadRequest(Exception):
+    """A request that is none, with the status that says how."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+# Cookies give no rights here, and form-encoded bodies are refused: there is nothing for a foreign page to forge.
+@csrf_exempt
+def graphql(request: HttpRequest) -> HttpResponseBase:
+    """Queries by GET or POST, mutations by POST, subscriptions by websocket only."""
+    if request.method in ("GET", "HEAD") and "query" not in request.GET and request.accepts("text/html"):
+        return pages.graphiql(request)
+    try:
+        query, variables, name = _parameters(request)
+        operation = engine.prepare(query, variables, name)
+        if operation.kind is OperationType.SUBSCRIPTION:
+            raise BadRequest(400, "Subscriptions need a websocket to this address, with graphql-transport-ws.")
+        if operation.kind is OperationType.MUTATION and request.method != "POST":
+            raise BadRequest(405, "Mutations need POST.")
+        return _json(200, engine.execute(operation))
+    except BadOperation as error:
+        return _json(400, json.dumps({"errors": error.errors}).encode())
+    except BadRequest as error:
+        body = {"errors": [{"message": str(error), "extensions": {"code": "BAD_REQUEST"}}]}
+        return _json(error.status, json.dumps(body).encode())
+
+
+def _json(status: int, body: bytes) -> HttpResponse:
+    response = HttpResponse(body, status=status, content_type="application/json; charset=utf-8")
+    if status == 405:
+        response["Allow"] = "GET, POST"
+    patch_vary_headers(response, ["Accept"])
+    return response
+
+
+def _parameters(request: HttpRequest) -> tuple[str, dict[str, Any] | None, str | None]:
+    match request.method:
+        case "GET" | "HEAD":
+            values: dict[str, Any] = request.GET.dict()
+            if "variables" in values:
+                values["variables"] = _read_json(values["variables"], "variables")
+        case "POST":
+            values = _body(request)
+        case _:
+            raise BadRequest(405, "Use POST, or GET for queries.")
+    query, variables, name = (values.get(key) for key in ("query", "variables", "operationName"))
+    if not isinstance(query, str):
+        raise BadRequest(400, "query must be a string.")
+    if not isinstance(variables, dict | None):
+        raise BadRequest(400, "variables must be an object.")
+    if not isinstance(name, str | None):
+        raise BadRequest(400, "operationName must be a string.")
+    return query, variables, name
+
+
+def _body(request: HttpRequest) -> dict[str, Any]:
+    if request.content_type not in ("application/json", "application/graphql-response+json"):
+        raise BadRequest(415, "Content-Type must be application/json.")
+    if request.content_params.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+        raise BadRequest(415, "The charset must be utf-8.")
+    body = request.read(MAX_BODY + 1)
+    if len(body) > MAX_BODY:
+        raise BadRequest(413, f"The body must not exceed {MAX_BODY} bytes.")
+    try:
+        values = _read_json(body.decode("utf-8-sig"), "The body")
+    except UnicodeDecodeError as error:
+        raise BadRequest(400, "The body is not UTF-8.") from error
+    if not isinstance(values, dict):
+        raise BadRequest(400, "The body must be an object with query, variables and operationName.")
+    return values
+
+
+def _read_json(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(400, f"{what} is not JSON.") from error

@@ -1,0 +1,194 @@
+"""Following zKillboard's feed: one step asks one question, and says how long to wait until the next.
+
+The order of things in a step:
+1. take or renew the lease; another worker has it → wait
+2. wait as long as the upstream was to be left alone (kept in the database: a restart forgets nothing)
+3. ask for the sequence at the cursor, or for one that the feed still owes us
+4. store what came together with the cursor's move, in one transaction; or write down why not
+
+Only step 4 moves the cursor, by compare-and-set. A worker that dies anywhere has moved it and stored, or neither.
+"""
+
+import logging
+import random
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+from django.db import close_old_connections, connection
+from django.db.models import F
+from django.db.models.functions import Now
+
+from killmails.errors import BadPointer, Outrun, Unacceptable, Unreadable, UpstreamError, UpstreamRefused
+from killmails.ingest import gaps
+from killmails.ingest.lease import FEED, RENEW, STANDBY, give_up_lease, take_lease
+from killmails.ingest.quarantine import quarantine
+from killmails.ingest.store import store_killmail
+from killmails.models import FeedCursor
+from killmails.records import KillmailRecord, Placeholder, parse_package
+from killmails.upstream.zkillboard import Zkillboard
+
+logger = logging.getLogger(__name__)
+
+NOT_YET = "404"
+ASK_AGAIN = 6.0  # seconds after a 404, by zKillboard's own rule
+MISSING_LIMIT = timedelta(seconds=60)  # then we look whether the feed has gone on without this number
+MAX_TRIES = 3  # for a body that may have been damaged on the way
+BROKEN_WAIT = 5.0  # seconds after a fault of our own
+BANNED_WAIT = 600.0  # seconds after a 403: blocks last up to an hour
+POINTER_SILENCE = 600.0  # seconds between two complaints about the pointer
+LIMITED_WAIT = 60.0  # seconds after a 429 that names no time
+BACKOFF = (6.0, 60.0)  # seconds, first and longest, after an upstream in trouble
+
+
+class Feed:
+    """One worker's side of the feed."""
+
+    def __init__(self, upstream: Zkillboard, holder: str) -> None:
+        self._upstream = upstream
+        self._holder = holder
+        self._failures = 0
+        self._silent_until = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set. Whatever goes wrong is logged and tried again."""
+        while not stop.is_set():
+            try:
+                wait = self.step()
+            except Exception:
+                logger.exception("The feed met an error; going on in %.0f s.", BROKEN_WAIT)
+                connection.close()
+                wait = BROKEN_WAIT
+            stop.wait(wait)
+        try:
+            give_up_lease(self._holder)
+        finally:
+            connection.close()
+
+    def step(self) -> float:
+        """One step, as told at the top. The answer: seconds until the next."""
+        close_old_connections()
+        cursor = take_lease(self._holder)
+        if cursor is None:
+            return STANDBY
+        try:
+            return self._ask(cursor)
+        except UpstreamError as error:
+            return self._leave_alone(cursor, error)
+        except Outrun as error:
+            logger.info("%s", error)
+            return STANDBY
+
+    def _ask(self, cursor: FeedCursor) -> float:
+        wait = seconds_left(cursor)
+        if wait > 0:
+            # While the head is not there yet, what is owed can be asked for; while we are to be silent, nothing.
+            owed = cursor.last_answer == NOT_YET and gaps.fetch_one(self._upstream)
+            return 0.0 if owed else min(wait, RENEW)
+        if cursor.next_sequence is None:
+            return self._begin()
+        try:
+            raw = self._upstream.fetch_package(cursor.next_sequence)
+            self._failures = 0
+            if raw is None:
+                return self._missing(cursor)
+            record = parse_package(raw, cursor.next_sequence, datetime.now(UTC))
+        except Unacceptable as error:
+            return self._reject(cursor, error)
+        return self._take(cursor, record)
+
+    def _begin(self) -> float:
+        """A board that is new starts at the pointer's own number: the pointer lags, so nothing is left out."""
+        sequence = self._upstream.fetch_pointer()
+        FeedCursor.objects.filter(name=FEED, next_sequence=None).update(next_sequence=sequence, moved_at=Now())
+        logger.info("The feed begins at sequence %d.", sequence)
+        return 0.0
+
+    def _take(self, cursor: FeedCursor, record: KillmailRecord | Placeholder) -> float:
+        sequence = cursor.next_sequence
+        if isinstance(record, Placeholder):
+            move_cursor(sequence, sequence + 1, placeholders=F("placeholders") + 1)
+            logger.info("Sequence %d is a placeholder without a killmail; skipped.", sequence)
+            return 0.0
+        stored = store_killmail(record, claim=lambda: self._claim(record))
+        logger.info("Sequence %d: killmail %d %s.", sequence, record.killmail_id, stored)
+        return 0.0
+
+    def _claim(self, record: KillmailRecord) -> None:
+        """In the storing transaction: moves the cursor, and notes a file that is to be read again."""
+        move_cursor(record.sequence, record.sequence + 1)
+        if record.sequence_updated is not None:
+            gaps.note_changed(record.sequence_updated, record.sequence)
+
+    def _reject(self, cursor: FeedCursor, error: Unacceptable) -> float:
+        sequence, tries = cursor.next_sequence, cursor.tries + 1
+        if isinstance(error, Unreadable) and tries < MAX_TRIES:
+            logger.warning("Sequence %d cannot be read (%s); asking again.", sequence, error)
+            return leave_alone(ASK_AGAIN, str(error), tries=tries)
+        quarantine(sequence, error, claim=lambda: move_cursor(sequence, sequence + 1))
+        return 0.0
+
+    def _missing(self, cursor: FeedCursor) -> float:
+        """A 404: not there yet; or, after a while, never."""
+        if cursor.missing_since is None:
+            return leave_alone(ASK_AGAIN, NOT_YET, missing_since=Now())
+        if database_now() - cursor.missing_since < MISSING_LIMIT:
+            return leave_alone(ASK_AGAIN, NOT_YET)
+        found = gaps.find_next(self._upstream, cursor.next_sequence)
+        if found is None:
+            return leave_alone(ASK_AGAIN, NOT_YET, missing_since=Now())
+        gaps.skip(cursor.next_sequence, found, claim=lambda: move_cursor(cursor.next_sequence, found.sequence))
+        return 0.0
+
+    def _leave_alone(self, cursor: FeedCursor, error: UpstreamError) -> float:
+        """The cursor stays, and the upstream has its rest."""
+        if isinstance(error, BadPointer):
+            return self._distrust(error)
+        self._failures += 1
+        asked = error.retry_after if isinstance(error, UpstreamRefused) else None
+        status = error.status if isinstance(error, UpstreamRefused) else 0
+        if status == 403:
+            wait = max(BANNED_WAIT, asked or 0.0)
+            logger.error("zKillboard blocks us (403); silent for %.0f s. Is CONTACT set, is another board at work?", wait)
+        elif status == 429:
+            wait = max(ASK_AGAIN, LIMITED_WAIT if asked is None else asked)
+            logger.warning("zKillboard asks for patience (429); silent for %.0f s.", wait)
+        else:
+            first, longest = BACKOFF
+            wait = min(longest, first * 2 ** (self._failures - 1)) * random.uniform(1.0, 1.3)
+            wait = max(wait, asked or 0.0)
+            logger.warning("The feed cannot be read (%s); asking again in %.0f s.", error, wait)
+        return leave_alone(wait, str(error))
+
+    def _distrust(self, error: BadPointer) -> float:
+        """The pointer is nonsense, but the next file may come all the same: go on asking for that."""
+        if time.monotonic() >= self._silent_until:
+            logger.error("%s The cursor stays where it is.", error)
+            self._silent_until = time.monotonic() + POINTER_SILENCE
+        return leave_alone(ASK_AGAIN, str(error), missing_since=Now())
+
+
+def move_cursor(sequence: int, to: int, **also: object) -> None:
+    """Compare-and-set, inside the transaction that stores what stood at `sequence`. Raises Outrun."""
+    moved = FeedCursor.objects.filter(name=FEED, next_sequence=sequence).update(
+        next_sequence=to, not_before=None, missing_since=None, tries=0, last_answer="200", moved_at=Now(), **also
+    )
+    if not moved:
+        raise Outrun(f"Another worker has moved the feed past sequence {sequence}; nothing was stored here.")
+
+
+def leave_alone(seconds: float, answer: str, **also: object) -> float:
+    """Nobody asks the upstream before `seconds` have passed, by the database's clock. Gives back the wait."""
+    FeedCursor.objects.filter(name=FEED).update(
+        not_before=Now() + timedelta(seconds=seconds), last_answer=answer[:200], **also
+    )
+    return min(seconds, RENEW)
+
+
+def seconds_left(cursor: FeedCursor) -> float:
+    return (cursor.not_before - database_now()).total_seconds() if cursor.not_before else 0.0
+
+
+def database_now() -> datetime:
+    """The time by the database's clock, the only one that all workers share."""
+    return FeedCursor.objects.filter(name=FEED).values_list(Now(), flat=True).get()

@@ -1,0 +1,62 @@
+"""Quarantine: packages that we could not accept, kept with their bytes, and replayed when somebody says so."""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from killmails.errors import Unacceptable
+from killmails.ingest.store import Stored, store_killmail
+from killmails.models import RejectedKillmail
+from killmails.records import Placeholder, parse_package
+
+logger = logging.getLogger(__name__)
+
+KEPT = 1024 * 1024  # bytes
+
+
+def quarantine(sequence: int, error: Unacceptable, claim: Callable[[], None]) -> RejectedKillmail:
+    """Keeps the package and lets the feed go on, in one transaction. `claim` moves the cursor or raises."""
+    with transaction.atomic():
+        claim()
+        rejected = RejectedKillmail.objects.create(
+            sequence=sequence, reason=error.reason.value, detail=_storable(error.detail), raw=error.raw[:KEPT]
+        )
+    logger.error(
+        "Sequence %d is in quarantine (%s): look at it at /admin/killmails/rejectedkillmail/%d/.",
+        sequence, error, rejected.pk,
+    )  # fmt: skip
+    return rejected
+
+
+def replay(rejected_id: int) -> Stored | None:
+    """Parses the kept bytes again, with today's rules, and stores the killmail. None where nothing was to be done.
+
+    Raises Unacceptable when it still cannot be accepted; the row is open again then, with the new reason.
+    """
+    rejected = RejectedKillmail.objects.get(pk=rejected_id)
+    if rejected.state != RejectedKillmail.State.QUEUED:
+        return None
+    try:
+        record = parse_package(bytes(rejected.raw), rejected.sequence, datetime.now(UTC))
+    except Unacceptable as error:
+        _change(rejected, RejectedKillmail.State.OPEN, reason=error.reason.value, detail=_storable(error.detail))
+        raise
+    if isinstance(record, Placeholder):
+        _change(rejected, RejectedKillmail.State.DISCARDED)
+        return None
+    stored = store_killmail(record, claim=lambda: _change(rejected, RejectedKillmail.State.STORED))
+    logger.info("Quarantined package %d: killmail %d %s.", rejected_id, record.killmail_id, stored)
+    return stored
+
+
+def _change(rejected: RejectedKillmail, state: str, **also: str) -> None:
+    queued = RejectedKillmail.objects.filter(pk=rejected.pk, state=RejectedKillmail.State.QUEUED)
+    queued.update(state=state, changed_at=Now(), **also)
+
+
+def _storable(text: str) -> str:
+    """No database takes NUL or lone surrogates in a text."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()[:500]

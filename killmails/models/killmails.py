@@ -1,0 +1,162 @@
+"""The killmail, its attackers, and the package that it came in."""
+
+import json
+import zlib
+from typing import Any
+
+from django.db import models
+from django.db.models.functions import Now
+
+from killmails.models.entities import reference
+
+
+class KillmailQuerySet(models.QuerySet["Killmail"]):
+    """Reusable ways to load killmails."""
+
+    def with_victim(self) -> "KillmailQuerySet":
+        """Together with the place and the victim, in the same query."""
+        return self.select_related(
+            "solar_system__constellation__region",
+            "victim_ship_type__group__category",
+            "victim_character",
+            "victim_corporation",
+            "victim_alliance",
+            "victim_faction",
+        )
+
+    def with_attackers(self) -> "KillmailQuerySet":
+        """Together with all attackers, in one more query."""
+        return self.prefetch_related(models.Prefetch("attackers", Attacker.objects.with_names()))
+
+    def with_items(self) -> "KillmailQuerySet":
+        """Together with the package, which holds the items, in one more query."""
+        return self.prefetch_related("package")
+
+
+class Killmail(models.Model):
+    """One loss. Ids are EVE's; what ESI may leave out is None; ISK in `*_value`, metres in `position_*`."""
+
+    id = models.BigIntegerField(primary_key=True)
+    hash = models.CharField(max_length=40)
+    time = models.DateTimeField()
+    solar_system = reference("SolarSystem")
+    war_id = models.BigIntegerField(null=True)
+    moon_id = models.BigIntegerField(null=True)
+
+    victim_character = reference("Character", null=True)
+    victim_corporation = reference("Corporation", null=True)
+    victim_alliance = reference("Alliance", null=True)
+    victim_faction = reference("Faction", null=True)
+    victim_ship_type = reference("InventoryType")
+    damage_taken = models.BigIntegerField()
+    position_x = models.FloatField(null=True)
+    position_y = models.FloatField(null=True)
+    position_z = models.FloatField(null=True)
+    attacker_count = models.PositiveIntegerField()
+
+    # zKillboard's block; all None where a killmail came without one.
+    location_id = models.BigIntegerField(null=True)
+    fitted_value = models.DecimalField(max_digits=20, decimal_places=2, null=True)
+    dropped_value = models.DecimalField(max_digits=20, decimal_places=2, null=True)
+    destroyed_value = models.DecimalField(max_digits=20, decimal_places=2, null=True)
+    total_value = models.DecimalField(max_digits=20, decimal_places=2, null=True)
+    points = models.IntegerField(null=True)
+    is_npc = models.BooleanField(null=True)
+    is_solo = models.BooleanField(null=True)
+    is_awox = models.BooleanField(null=True)
+    labels = models.JSONField(default=list)
+
+    # Which package of the feed this is from: a newer one replaces it, an older one does not.
+    sequence = models.BigIntegerField(null=True)
+    uploaded_at = models.BigIntegerField(null=True, help_text="Unix seconds, by zKillboard's clock.")
+    stored_at = models.DateTimeField(db_default=Now())
+
+    objects = KillmailQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=models.Q(id__gt=0), name="killmail_id_positive"),
+        ]
+        indexes = [
+            # killmails(first, after): newest first, by keyset.
+            models.Index(fields=["-time", "-id"], name="killmail_time"),
+            # Admin: killmails of a system, of a ship type, newest first.
+            models.Index(fields=["solar_system", "-time", "-id"], name="killmail_system_time"),
+            models.Index(fields=["victim_ship_type", "-time", "-id"], name="killmail_ship_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Killmail {self.pk}"
+
+    @property
+    def final_blow(self) -> "Attacker | None":
+        """The attacker with the final blow; a killmail made by CCP's staff may have none."""
+        return next((attacker for attacker in self.attackers.all() if attacker.final_blow), None)
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """What the victim carried, in ESI's shape: `item_type_id flag quantity_* singleton [items]`."""
+        return self.package.esi()["victim"].get("items", [])
+
+
+class KillmailPackage(models.Model):
+    """The package as it was received, byte for byte, deflated: nothing that CCP or zKillboard sent is lost.
+
+    Items are read from here, with the killmail, and never searched. As rows they would take more space than
+    everything else together; a whole deflated package takes about 0.8 kB.
+    """
+
+    killmail = models.OneToOneField(Killmail, models.CASCADE, primary_key=True, related_name="package")
+    deflated = models.BinaryField()
+
+    def __str__(self) -> str:
+        return f"Package of killmail {self.pk}"
+
+    @staticmethod
+    def deflate(raw: bytes) -> bytes:
+        return zlib.compress(raw, 6)
+
+    def raw(self) -> bytes:
+        """The bytes as they came."""
+        return zlib.decompress(self.deflated)
+
+    def esi(self) -> dict[str, Any]:
+        """The killmail in ESI's shape, with every key that was sent, known to us or not."""
+        return json.loads(self.raw())["esi"]
+
+
+class AttackerQuerySet(models.QuerySet["Attacker"]):
+    """Reusable ways to load attackers."""
+
+    def with_names(self) -> "AttackerQuerySet":
+        return self.select_related(
+            "character", "corporation", "alliance", "faction", "ship_type__group__category", "weapon_type"
+        )
+
+
+class Attacker(models.Model):
+    """One of those on the mail, in ESI's order (`ordinal`, from 0)."""
+
+    killmail = models.ForeignKey(Killmail, models.CASCADE, related_name="attackers", db_index=False)
+    ordinal = models.PositiveIntegerField()
+    character = reference("Character", null=True)
+    corporation = reference("Corporation", null=True)
+    alliance = reference("Alliance", null=True)
+    faction = reference("Faction", null=True)
+    ship_type = reference("InventoryType", null=True)
+    weapon_type = reference("InventoryType", null=True)
+    damage_done = models.BigIntegerField()
+    final_blow = models.BooleanField()
+    security_status = models.FloatField()
+
+    objects = AttackerQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["killmail_id", "ordinal"]
+        constraints = [
+            # Serves "the attackers of a killmail, in order" as well.
+            models.UniqueConstraint(fields=["killmail", "ordinal"], name="attacker_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Attacker {self.ordinal} of killmail {self.killmail_id}"

@@ -1,0 +1,92 @@
+"""GraphQL types of those who fly, of places, and of things. A name is null until it is known."""
+
+import graphene
+from graphene_django import DjangoObjectType
+
+from killmails import models
+
+
+class Named:
+    """The fields that all of EVE's entities have."""
+
+    id = graphene.ID(required=True, description="EVE's id.")
+    name = graphene.String(description="Null until it is known.")
+
+
+class Character(Named, DjangoObjectType):
+    class Meta:
+        model = models.Character
+        fields = ()
+        description = "A pilot, of a player or of the game."
+
+
+class Corporation(Named, DjangoObjectType):
+    class Meta:
+        model = models.Corporation
+        fields = ()
+        description = "A corporation, of players or of the game."
+
+
+class Alliance(Named, DjangoObjectType):
+    class Meta:
+        model = models.Alliance
+        fields = ()
+        description = "An alliance of corporations."
+
+
+class Faction(Named, DjangoObjectType):
+    class Meta:
+        model = models.Faction
+        fields = ()
+        description = "An empire or a pirate faction."
+
+
+class Region(Named, DjangoObjectType):
+    class Meta:
+        model = models.Region
+        fields = ()
+        description = "A region, the largest part of the map."
+
+
+class Constellation(Named, DjangoObjectType):
+    region = graphene.Field(Region, description="Null until it is known.")
+
+    class Meta:
+        model = models.Constellation
+        fields = ()
+        description = "A constellation, some systems of a region."
+
+
+class SolarSystem(Named, DjangoObjectType):
+    security_status = graphene.Float(description="True security, -1.0 to 1.0; null until it is known.")
+    constellation = graphene.Field(Constellation, description="Null until it is known.")
+
+    class Meta:
+        model = models.SolarSystem
+        fields = ()
+        description = "A solar system."
+
+
+class InventoryCategory(Named, DjangoObjectType):
+    class Meta:
+        model = models.InventoryCategory
+        fields = ()
+        description = "A category of things: ships, modules, structures."
+
+
+class InventoryGroup(Named, DjangoObjectType):
+    category = graphene.Field(InventoryCategory, description="Null until it is known.")
+
+    class Meta:
+        model = models.InventoryGroup
+        fields = ()
+        description = "A group of types: frigates, battleships."
+
+
+class InventoryType(Named, DjangoObjectType):
+    group = graphene.Field(InventoryGroup, description="Null until it is known.")
+
+    class Meta:
+        model = models.InventoryType
+        fields = ()
+        description = "A type of thing: a Rifter, a Stasis Webifier I."

@@ -1,0 +1,31 @@
+"""The small universe that the project ships: names of what its recording mentions."""
+
+import json
+from pathlib import Path
+
+from killmails import models
+
+FILE = Path(__file__).parent.parent / "recording" / "universe.json"
+MODELS: dict[str, type[models.Entity]] = {
+    "regions": models.Region,
+    "constellations": models.Constellation,
+    "solar_systems": models.SolarSystem,
+    "categories": models.InventoryCategory,
+    "groups": models.InventoryGroup,
+    "types": models.InventoryType,
+    "factions": models.Faction,
+    "characters": models.Character,
+    "corporations": models.Corporation,
+    "alliances": models.Alliance,
+}
+
+
+def load_small_universe() -> int:
+    """Writes every row of the file; running it again changes nothing. The number of rows."""
+    tables = json.loads(FILE.read_text(encoding="utf-8"))
+    for name, model in MODELS.items():
+        rows = [model(**row) for row in tables[name]]
+        columns = [column for column in tables[name][0] if column != "id"]
+        fields = [column.removesuffix("_id") for column in columns]
+        model.objects.bulk_create(rows, update_conflicts=True, update_fields=fields, unique_fields=["id"])
+    return sum(len(rows) for rows in tables.values())

@@ -1,0 +1,1 @@
+"""Those whom we ask. The only part that speaks to the internet, and it knows no database."""

@@ -1,0 +1,42 @@
+"""zKillboard's feed R2Z2: numbered files. Source: https://zkillboard.com/api/docs/"""
+
+import time
+
+from killmails.errors import BadPointer
+from killmails.strict_json import BadJson, read_json
+from killmails.upstream.http import Answer, Client
+
+PACE = 0.1  # seconds between two questions; upstream allows 15 a second, and its own documents show this pace
+USER_AGENT = "killboard/0.1 (EVE Online killboard backend; contact: {contact})"
+
+
+class Zkillboard:
+    """The feed, one question at a time and at most ten a second."""
+
+    def __init__(self, base_url: str, contact: str, deadline: float = 15.0) -> None:
+        self._base_url = base_url
+        self._client = Client(USER_AGENT.format(contact=contact or "not given"), deadline)
+        self._asked_at = 0.0
+
+    def fetch_pointer(self) -> int:
+        """A recent sequence, up to 51 behind the newest. Raises UpstreamError, Unacceptable (too large)."""
+        answer = self._get("sequence.json")
+        try:
+            sequence = read_json(answer.body)["sequence"] if answer.status == 200 else None
+        except (BadJson, TypeError, KeyError):
+            sequence = None
+        if type(sequence) is not int or not 0 < sequence < 2**62:
+            raise BadPointer(f"sequence.json holds no sequence: {answer.body[:80]!r}")
+        return sequence
+
+    def fetch_package(self, sequence: int) -> bytes | None:
+        """The bytes of a package; None where there is none (yet). Raises UpstreamError, Unacceptable (too large)."""
+        answer = self._get(f"{sequence:d}.json")
+        return answer.body if answer.status == 200 else None
+
+    def _get(self, name: str) -> Answer:
+        time.sleep(max(0.0, self._asked_at + PACE - time.monotonic()))
+        try:
+            return self._client.get(f"{self._base_url}/ephemeral/{name}")
+        finally:
+            self._asked_at = time.monotonic()

@@ -1,0 +1,160 @@
+"""One websocket: frames in, frames out. What they mean is in `protocol`, where events come from in `hub`."""
+
+import asyncio
+import logging
+from typing import Any
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from graphql import OperationType
+
+from realtime import protocol
+from realtime.hub import Hub, HubUnavailable, Subscription
+from realtime.operations import BadOperation, Engine, Operation
+
+logger = logging.getLogger(__name__)
+
+INIT_LIMIT = 10.0  # seconds until connection_init must have come
+MAX_WAITING = 1000  # messages that a socket may be behind
+MAX_REASON = 123  # bytes, by RFC 6455
+
+
+class GraphQLConsumer(AsyncWebsocketConsumer):
+    """GraphQL over one websocket, by the graphql-transport-ws protocol."""
+
+    # Channels would subscribe each socket to the layer; only the doorbell uses it.
+    channel_layer_alias = None
+
+    def __init__(self, engine: Engine, hub: Hub) -> None:
+        super().__init__()
+        self._engine = engine
+        self._hub = hub
+        self._protocol = protocol.Connection()
+        self._outbox: asyncio.Queue[str | protocol.Close] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._subscriptions: dict[str, Subscription] = {}
+        self._init_limit: asyncio.TimerHandle | None = None
+        self._closing = False
+
+    async def connect(self) -> None:
+        known = protocol.SUBPROTOCOL in self.scope["subprotocols"]
+        await self.accept(protocol.SUBPROTOCOL if known else None)
+        self._spawn(self._write())
+        if not known:
+            reason = f"Subprotocol not acceptable; use {protocol.SUBPROTOCOL}"
+            return self._end(protocol.Close(protocol.Code.SUBPROTOCOL_NOT_ACCEPTABLE, reason))
+        late = protocol.Close(protocol.Code.INIT_TIMEOUT, "Connection initialisation timeout")
+        self._init_limit = asyncio.get_running_loop().call_later(INIT_LIMIT, self._end, late)
+
+    async def disconnect(self, code: int) -> None:
+        self._closing = True
+        self._forget()
+        for task in self._tasks:
+            task.cancel()
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if self._closing:
+            return
+        try:
+            if text_data is None:
+                raise protocol.Close(protocol.Code.BAD_REQUEST, "Binary frames are not part of the protocol")
+            self._handle(self._protocol.receive(text_data))
+        except protocol.Close as close:
+            self._end(close)
+
+    def _handle(self, message: protocol.Message) -> None:
+        match message:
+            case protocol.Init():
+                self._init_limit.cancel()
+                self._send(protocol.ack())
+            case protocol.Ping(payload):
+                self._send(protocol.pong(payload))
+            case protocol.Pong():
+                pass
+            case protocol.Subscribe():
+                token = object()
+                self._protocol.begin(message.id, token)
+                self._spawn(self._operate(message, token))
+            case protocol.Complete(id_):
+                self._protocol.end(id_)
+                self._drop(id_)
+
+    async def _operate(self, message: protocol.Subscribe, token: object) -> None:
+        """The life of one operation up to its result, or up to its subscription."""
+        try:
+            operation = await self._prepare(message)
+            if operation.kind is OperationType.SUBSCRIPTION:
+                return await self._subscribe(message.id, token, operation)
+            result = await database_sync_to_async(self._engine.execute)(operation)
+            if self._protocol.end(message.id, token):
+                self._send(protocol.next_prefix(message.id) + result.decode() + "}")
+                self._send(protocol.complete(message.id))
+        except BadOperation as error:
+            self._fail(message.id, token, error.errors)
+        except HubUnavailable as error:
+            self._fail(message.id, token, [{"message": str(error), "extensions": {"code": "UNAVAILABLE"}}])
+        except Exception:
+            logger.exception("An operation of a websocket failed.")
+            self._fail(message.id, token, [{"message": "Internal error.", "extensions": {"code": "INTERNAL_ERROR"}}])
+
+    async def _prepare(self, message: protocol.Subscribe) -> Operation:
+        # A document that is new takes milliseconds to validate: not in the loop that all sockets share.
+        arguments = message.query, message.variables, message.operation_name
+        return await asyncio.to_thread(self._engine.prepare, *arguments)
+
+    async def _subscribe(self, id_: str, token: object, operation: Operation) -> None:
+        prefix = protocol.next_prefix(id_)
+
+        def deliver(position: int, result: str) -> None:
+            if self._protocol.operations.get(id_) is token:
+                self._send(f"{prefix}{result}}}", position)
+
+        subscription = await self._hub.subscribe(operation, self._engine.stream(operation), deliver)
+        if self._closing or self._protocol.operations.get(id_) is not token:
+            return self._hub.unsubscribe(subscription)  # completed while we subscribed
+        self._subscriptions[id_] = subscription
+
+    def _fail(self, id_: str, token: object, errors: list[dict[str, Any]]) -> None:
+        if self._protocol.end(id_, token):
+            self._send(protocol.error(id_, errors))
+
+    def _send(self, frame: str, position: int | None = None) -> None:
+        """Puts a frame in line. A reader that is too far behind is closed; it may resume at its position."""
+        if self._closing:
+            return
+        if self._outbox.qsize() >= MAX_WAITING:
+            reason = "slow consumer" if position is None else f"slow consumer at position {position}"
+            return self._end(protocol.Close(protocol.Code.SLOW_CONSUMER, reason))
+        self._outbox.put_nowait(frame)
+
+    def _end(self, close: protocol.Close) -> None:
+        """Closes after what is in line, but a slow reader at once: it would never get to the end of its line."""
+        self._closing = True
+        self._forget()
+        if close.code is protocol.Code.SLOW_CONSUMER:
+            while not self._outbox.empty():
+                self._outbox.get_nowait()
+        self._outbox.put_nowait(close)
+
+    async def _write(self) -> None:
+        try:
+            while isinstance(item := await self._outbox.get(), str):
+                await self.send(text_data=item)
+            await self.close(item.code, item.reason.encode()[:MAX_REASON].decode(errors="ignore"))
+        except Exception as error:  # each server has its own for a peer that is gone
+            logger.debug("A websocket is gone (%s).", type(error).__name__)
+
+    def _drop(self, id_: str) -> None:
+        if subscription := self._subscriptions.pop(id_, None):
+            self._hub.unsubscribe(subscription)
+
+    def _forget(self) -> None:
+        if self._init_limit:
+            self._init_limit.cancel()
+        for id_ in list(self._subscriptions):
+            self._drop(id_)
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,133 @@
+"""The doorbell: "the log has moved to P", through the channel layer. The only module that uses the layer.
+
+A ring may be lost, late or doubled, and nobody minds: whoever listens reads the log. That is all that the
+layers can be trusted with; after a Redis restart one of them stays silent for ever, the other loses messages
+and tells nobody. So a listener also rings for itself each second, and makes a new connection when it has
+not heard anything for three.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable
+
+from channels.layers import get_channel_layer
+
+logger = logging.getLogger(__name__)
+
+GROUP = "doorbell"
+HEARTBEAT = 1.0  # seconds
+SILENCE = 3.0  # seconds without a ring after which the connection counts as dead
+SEND_LIMIT = 2.0  # seconds; a layer that hangs must not hold up anything
+
+
+class _Ringer:
+    """Sends the newest head from any thread; never blocks, never raises. While one is on its way, the next waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pending: int | None = None
+        self._busy = False
+        self._pid = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def ring(self, head: int) -> None:
+        with self._lock:
+            if self._pid != os.getpid():  # first use, or a forked child: its parent's loop does not run here
+                self._pid, self._busy, self._loop = os.getpid(), False, None
+            self._pending = head
+            if self._busy:
+                return
+            self._busy = True
+            loop = self._running_loop()
+        asyncio.run_coroutine_threadsafe(self._send(), loop)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        """The listener's loop where this process has one (an in-memory layer belongs to it), else one of our own."""
+        if _listening_loop is not None and _listening_loop.is_running():
+            return _listening_loop
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name="doorbell", daemon=True).start()
+        return self._loop
+
+    async def _send(self) -> None:
+        while (head := self._take()) is not None:
+            await _send(head)
+
+    def _take(self) -> int | None:
+        with self._lock:
+            head, self._pending = self._pending, None
+            self._busy = head is not None
+            return head
+
+
+_ringer = _Ringer()
+_listening_loop: asyncio.AbstractEventLoop | None = None
+
+
+def ring(head: int) -> None:
+    """Says that the log has moved to position `head`. Call it after the commit; from any thread; may be lost."""
+    _ringer.ring(head)
+
+
+async def _send(head: int) -> None:
+    try:
+        message = {"type": "doorbell.ring", "head": head}
+        await asyncio.wait_for(get_channel_layer().group_send(GROUP, message), SEND_LIMIT)
+    except Exception as error:  # a doorbell: the listeners look at the log each second anyway
+        logger.warning("The doorbell could not ring for position %d (%s).", head, type(error).__name__)
+
+
+class Listener:
+    """Listens until it is cancelled. `woken(head)` is called in the loop for each ring that arrives."""
+
+    def __init__(self, woken: Callable[[int], None], head: Callable[[], int]) -> None:
+        self._woken = woken
+        self._head = head
+        self._heard = 0.0
+
+    async def run(self) -> None:
+        global _listening_loop
+        _listening_loop = asyncio.get_running_loop()
+        heartbeat = asyncio.create_task(self._beat())
+        try:
+            while True:
+                await self._listen_until_silent()
+        finally:
+            heartbeat.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            await _send(self._head())
+
+    async def _listen_until_silent(self) -> None:
+        """One connection's life. The reader is one task that lives long: a cancelled `receive` loses its channel."""
+        reader = asyncio.create_task(self._read())
+        self._heard = asyncio.get_running_loop().time()
+        try:
+            while not reader.done() and asyncio.get_running_loop().time() - self._heard < SILENCE:
+                await asyncio.wait([reader], timeout=HEARTBEAT)
+            logger.warning("The doorbell has been silent for %.0f s; connecting anew.", SILENCE)
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+        await self._drop_connections()
+
+    async def _read(self) -> None:
+        layer = get_channel_layer()
+        channel = await layer.new_channel("doorbell.")
+        await layer.group_add(GROUP, channel)
+        while True:
+            message = await layer.receive(channel)
+            self._heard = asyncio.get_running_loop().time()
+            self._woken(int(message["head"]))
+
+    async def _drop_connections(self) -> None:
+        try:
+            await asyncio.wait_for(get_channel_layer().flush(), SEND_LIMIT)
+        except Exception as error:  # what is dead need not be closed politely
+            logger.info("Closing the doorbell's connection failed (%s).", type(error).__name__)
+        await asyncio.sleep(HEARTBEAT)
