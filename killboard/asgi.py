@@ -1,11 +1,14 @@
 """What an ASGI server runs: `uvicorn killboard.asgi:application`. Hands the schema and the log to the sockets."""
 
 import os
+import warnings
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.core.asgi import get_asgi_application
 from django.urls import re_path
 
+# WhiteNoise hands files over in pieces, synchronously; Django warns at each, though they are few and small.
+warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "killboard.settings")
 http = get_asgi_application()  # first: it sets Django up for the imports below
 

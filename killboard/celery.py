@@ -23,7 +23,7 @@ MINUTE = 60.0
 def _queue(name: str) -> Queue:
     """A quorum queue, which survives the loss of the broker and counts deliveries."""
     arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERIES}
-    return Queue(name, Exchange(name), routing_key=name, queue_arguments=arguments)
+    return Queue(name, Exchange(name, type="topic"), routing_key=name, queue_arguments=arguments)
 
 
 def _embedded() -> dict[str, object]:

@@ -12,6 +12,7 @@ from killboard.celery import BULK_QUEUE, FEED_QUEUE, app
 
 logger = logging.getLogger(__name__)
 
+BEAT_SLEEP = 1.0  # seconds; beat notices its end only between two sleeps
 STOP_LIMIT = 5.0  # seconds
 
 
@@ -20,7 +21,7 @@ class Worker:
 
     def __init__(self, feed_url: str) -> None:
         self._worker = _worker(app, feed_url)
-        self._beat = Service(app)
+        self._beat = Service(app, max_interval=BEAT_SLEEP)
         self._threads = [
             threading.Thread(target=self._worker.start, name="celery-worker", daemon=True),
             threading.Thread(target=self._beat.start, args=[True], name="celery-beat", daemon=True),

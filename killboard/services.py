@@ -7,9 +7,11 @@ from functools import cache
 from urllib.parse import urlsplit
 
 import amqp
+import psycopg
 import redis
 from django.conf import settings
 from django.db import Error, connection
+from django.db.migrations.executor import MigrationExecutor
 from kombu import Connection
 
 logger = logging.getLogger(__name__)
@@ -18,12 +20,19 @@ LIMIT = 5  # seconds for each service
 
 
 class ServiceError(Exception):
-    """A service that is set and does not answer; the text names its variable, never its password."""
+    """A service that is set and cannot be used; the text names its variable, never its password."""
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 @cache
 def require_services() -> None:
-    """Ends the process with exit code 2 when a service that is set does not answer. Asks once in a process."""
+    """Ends the process when a service that is set does not answer (exit code 2), or lacks its tables (5).
+
+    Asks once in a process.
+    """
     try:
         # In a thread: servers import us from within their event loop, where Django's database refuses to work.
         with ThreadPoolExecutor(max_workers=1) as thread:
@@ -31,7 +40,7 @@ def require_services() -> None:
                 thread.submit(ask).result()
     except ServiceError as error:
         print(f"killboard does not start: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     pubsub = "Redis (distributed)" if settings.USE_REDIS_PUBSUB else "In-memory (single process only)"
     logger.info("PubSub: %s", pubsub)
 
@@ -39,8 +48,13 @@ def require_services() -> None:
 def _ask_database() -> None:
     variable = "DATABASE_URL" if settings.DATABASE_URL else "DATA_DIR"
     try:
-        connection.ensure_connection()
-    except Error as error:
+        if settings.DATABASE_URL:
+            # Not through the pool, whose time-out would hide the reason.
+            psycopg.connect(settings.DATABASE_URL, connect_timeout=LIMIT).close()
+        executor = MigrationExecutor(connection)
+        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+            raise ServiceError("the database lacks tables of this version; run: python manage.py migrate", 5)
+    except (Error, psycopg.Error) as error:
         raise ServiceError(f"{variable}: {_where(settings.DATABASE_URL)} {_cause(error)}.") from error
     finally:
         connection.close()

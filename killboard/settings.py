@@ -27,7 +27,8 @@ def _database(address: str, file: Path) -> dict[str, Any]:
         raise SettingError(f"DATABASE_URL: names no database; write it like {DATABASE_EXAMPLE}.")
     database: dict[str, Any] = dict(dj_database_url.parse(address, conn_max_age=0))
     # Under ASGI persistent connections are never given back (64 stayed open); the pool keeps a few for all.
-    database["OPTIONS"] = {"connect_timeout": 5, **database.get("OPTIONS", {}), "pool": {"min_size": 0, "max_size": 10}}
+    pool = {"min_size": 0, "max_size": 10, "timeout": 5}
+    database["OPTIONS"] = {"connect_timeout": 5, **database.get("OPTIONS", {}), "pool": pool}
     return database
 
 
@@ -144,6 +145,7 @@ except SettingError as error:
 globals().update(_settings)
 
 INSTALLED_APPS = [
+    "killboard",  # before daphne: its runserver asks for the services first
     "daphne",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -153,7 +155,6 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "channels",
     "graphene_django",
-    "killboard",
     "killmails",
     "realtime",
     "health",

@@ -6,6 +6,7 @@ Source: https://graphql.github.io/graphql-over-http/draft/
 import json
 from typing import Any
 
+from django.core.exceptions import TooManyFieldsSent
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.csrf import csrf_exempt
@@ -30,9 +31,9 @@ class BadRequest(Exception):
 @csrf_exempt
 def graphql(request: HttpRequest) -> HttpResponseBase:
     """Queries by GET or POST, mutations by POST, subscriptions by websocket only."""
-    if request.method in ("GET", "HEAD") and "query" not in request.GET and request.accepts("text/html"):
-        return pages.graphiql(request)
     try:
+        if _asks_for_graphiql(request):
+            return pages.graphiql(request)
         query, variables, name = _parameters(request)
         operation = engine.prepare(query, variables, name)
         if operation.kind is OperationType.SUBSCRIPTION:
@@ -47,6 +48,20 @@ def graphql(request: HttpRequest) -> HttpResponseBase:
         return _json(error.status, json.dumps(body).encode())
 
 
+def _asks_for_graphiql(request: HttpRequest) -> bool:
+    """Browsers prefer HTML; a client that takes anything (curl's */*) gets JSON."""
+    if request.method not in ("GET", "HEAD") or "query" in _address_values(request):
+        return False
+    return request.get_preferred_type(["application/json", "text/html"]) == "text/html"
+
+
+def _address_values(request: HttpRequest) -> dict[str, Any]:
+    try:
+        return request.GET.dict()
+    except TooManyFieldsSent as error:
+        raise BadRequest(400, "The address has too many parameters.") from error
+
+
 def _json(status: int, body: bytes) -> HttpResponse:
     response = HttpResponse(body, status=status, content_type="application/json; charset=utf-8")
     if status == 405:
@@ -58,7 +73,7 @@ def _json(status: int, body: bytes) -> HttpResponse:
 def _parameters(request: HttpRequest) -> tuple[str, dict[str, Any] | None, str | None]:
     match request.method:
         case "GET" | "HEAD":
-            values: dict[str, Any] = request.GET.dict()
+            values = _address_values(request)
             if "variables" in values:
                 values["variables"] = _read_json(values["variables"], "variables")
         case "POST":

@@ -5,7 +5,7 @@ KillmailError
 │   ├── UpstreamUnreachable      no connection, no answer in time, or an answer cut short
 │   ├── UpstreamRefused          an answer with a status that is none of ours to use (`status`, `retry_after`)
 │   └── BadPointer               sequence.json that tells no sequence that we could believe
-├── Unacceptable                 what came cannot be accepted (`reason`, `detail`); it is kept in quarantine
+├── Unacceptable                 what came cannot be accepted (`reason`, `detail`, `raw`); it is kept in quarantine
 │   └── Unreadable               … but it may have been damaged on the way: ask again first
 ├── Outrun                       another worker moved the feed cursor first; nothing was stored
 └── BadRecording                 a recording file that cannot be served
@@ -57,6 +57,7 @@ class Unacceptable(KillmailError):
         self.reason = reason
         self.detail = detail
         self.raw = raw
+        self.killmail_id: int | None = None
 
 
 class Unreadable(Unacceptable):

@@ -116,11 +116,22 @@ def parse_package(raw: bytes, sequence: int, now: datetime) -> KillmailRecord | 
     Raises Unreadable (damaged, ask again) or Unacceptable (wrong), each with `raw` in it.
     A killmail_time more than 24 h after `now` is refused; keys that we do not know are kept in `raw`.
     """
+    package = None
     try:
-        return _package(Fields(_json(raw), ""), raw, sequence, now)
+        package = Fields(_json(raw), "")
+        return _package(package, raw, sequence, now)
     except Unacceptable as error:
         error.raw = raw
+        error.killmail_id = _killmail_id(package) if package else None
         raise
+
+
+def _killmail_id(package: Fields) -> int | None:
+    """For the quarantine's list, where it can be read."""
+    try:
+        return package.id_or_none("killmail_id")
+    except Unacceptable:
+        return None
 
 
 def _json(raw: bytes) -> Any:

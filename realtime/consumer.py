@@ -140,7 +140,7 @@ class GraphQLConsumer(AsyncWebsocketConsumer):
         try:
             while isinstance(item := await self._outbox.get(), str):
                 await self.send(text_data=item)
-            await self.close(item.code, item.reason.encode()[:MAX_REASON].decode(errors="ignore"))
+            await self.close(item.code, item.reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore"))
         except Exception as error:  # each server has its own for a peer that is gone
             logger.debug("A websocket is gone (%s).", type(error).__name__)
 

@@ -29,19 +29,22 @@ class _Ringer:
         self._lock = threading.Lock()
         self._pending: int | None = None
         self._busy = False
-        self._pid = 0
+        self._sender: asyncio.AbstractEventLoop | None = None  # where the ring on its way is
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def ring(self, head: int) -> None:
         with self._lock:
-            if self._pid != os.getpid():  # first use, or a forked child: its parent's loop does not run here
-                self._pid, self._busy, self._loop = os.getpid(), False, None
             self._pending = head
-            if self._busy:
+            # A loop that has ended took the ring with it that was on its way.
+            if self._busy and self._sender is not None and self._sender.is_running():
                 return
             self._busy = True
-            loop = self._running_loop()
-        asyncio.run_coroutine_threadsafe(self._send(), loop)
+            self._sender = self._running_loop()
+            sending = self._send()
+            try:
+                asyncio.run_coroutine_threadsafe(sending, self._sender)
+            except RuntimeError:  # the loop was closed this moment
+                sending.close()
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         """The listener's loop where this process has one (an in-memory layer belongs to it), else one of our own."""
@@ -67,6 +70,15 @@ _ringer = _Ringer()
 _listening_loop: asyncio.AbstractEventLoop | None = None
 
 
+def _forget_loops() -> None:
+    """In a forked child: the loops of its parent do not run there, though they say so."""
+    global _ringer, _listening_loop
+    _ringer, _listening_loop = _Ringer(), None
+
+
+os.register_at_fork(after_in_child=_forget_loops)
+
+
 def ring(head: int) -> None:
     """Says that the log has moved to position `head`. Call it after the commit; from any thread; may be lost."""
     _ringer.ring(head)
@@ -75,7 +87,8 @@ def ring(head: int) -> None:
 async def _send(head: int) -> None:
     try:
         message = {"type": "doorbell.ring", "head": head}
-        await asyncio.wait_for(get_channel_layer().group_send(GROUP, message), SEND_LIMIT)
+        async with asyncio.timeout(SEND_LIMIT):
+            await get_channel_layer().group_send(GROUP, message)
     except Exception as error:  # a doorbell: the listeners look at the log each second anyway
         logger.warning("The doorbell could not ring for position %d (%s).", head, type(error).__name__)
 
@@ -127,7 +140,8 @@ class Listener:
 
     async def _drop_connections(self) -> None:
         try:
-            await asyncio.wait_for(get_channel_layer().flush(), SEND_LIMIT)
+            async with asyncio.timeout(SEND_LIMIT):
+                await get_channel_layer().flush()
         except Exception as error:  # what is dead need not be closed politely
             logger.info("Closing the doorbell's connection failed (%s).", type(error).__name__)
         await asyncio.sleep(HEARTBEAT)

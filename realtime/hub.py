@@ -5,6 +5,7 @@ event, not once for each subscriber. Positions are checked to be dense, and each
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -63,7 +64,8 @@ class Hub:
         """Every event after now goes to `deliver`, in order. Raises HubUnavailable."""
         self._start()
         try:
-            await asyncio.wait_for(self._ready.wait(), START_LIMIT)
+            async with asyncio.timeout(START_LIMIT):
+                await self._ready.wait()
         except TimeoutError as error:
             raise HubUnavailable("The log of killmails cannot be read at the moment; try again later.") from error
         # Nothing may be awaited from here on: the position and the membership must fit together.
@@ -105,10 +107,10 @@ class Hub:
                 await self._wait_for_bell()
 
     async def _wait_for_bell(self) -> None:
-        try:
-            await asyncio.wait_for(self._bell.wait(), POLL)
-        except TimeoutError:
-            pass
+        # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with the bell.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL):
+                await self._bell.wait()
 
     async def _advance(self) -> bool:
         """Takes one page of the log to the sockets. True when there may be more."""

@@ -1,5 +1,6 @@
 """GraphQL operations: parsed and validated once, executed often. The same for HTTP and websocket."""
 
+import json
 import logging
 import secrets
 import threading
@@ -13,6 +14,7 @@ from graphql import (
     DocumentNode,
     ExecutionResult,
     FieldNode,
+    FragmentDefinitionNode,
     GraphQLError,
     GraphQLSchema,
     OperationDefinitionNode,
@@ -25,6 +27,7 @@ from graphql import (
     validate,
     visit,
 )
+from graphql.execution.collect_fields import collect_fields
 from graphql.execution.values import get_argument_values, get_variable_values
 
 from realtime.log import Stream
@@ -64,10 +67,14 @@ class Operation:
         return self.definition.operation
 
     @property
-    def key(self) -> tuple[str, str, bytes]:
+    def key(self) -> tuple[str, str, str]:
         """Operations with equal keys give equal results for the same event."""
-        variables = orjson.dumps(dict(self.raw_variables), option=orjson.OPT_SORT_KEYS)
-        return self.text, self.definition.name.value if self.definition.name else "", variables
+        # As sent, because coerced ones may be anything; and only those that the operation declares: what
+        # else a client sends makes no difference. Not orjson: it refuses long integers and lone surrogates.
+        declared = {node.variable.name.value for node in self.definition.variable_definitions or ()}
+        variables = {name: value for name, value in self.raw_variables.items() if name in declared}
+        name = self.definition.name.value if self.definition.name else ""
+        return self.text, name, json.dumps(variables, sort_keys=True)
 
 
 class Engine:
@@ -97,13 +104,15 @@ class Engine:
                 return self._documents[query]
         try:
             document = parse(query, no_location=True, max_tokens=MAX_TOKENS)
+            # Raises as well: at the root of a subscription, for @skip(if: $variable).
+            errors = validate(self.schema, document, max_errors=MAX_ERRORS)
+            entry = document, print_ast(document), _field_names(document)
         except GraphQLError as error:
             raise BadOperation([error]) from error
         except RecursionError as error:
             raise BadOperation([_bad_request("The document nests too deep.")]) from error
-        if errors := validate(self.schema, document, max_errors=MAX_ERRORS):
+        if errors:
             raise BadOperation(errors)
-        entry = document, print_ast(document), _field_names(document)
         with self._lock:
             self._documents[query] = entry
             if len(self._documents) > CACHED_DOCUMENTS:
@@ -111,11 +120,21 @@ class Engine:
         return entry
 
     def stream(self, operation: Operation) -> Stream:
-        """What a subscription wants: the answer of its root field's subscribe function."""
-        field_node = operation.definition.selection_set.selections[0]
+        """What a subscription wants: the answer of its root field's subscribe function. Raises BadOperation."""
+        field_node = self._root_field(operation)
         field = self.schema.subscription_type.fields[field_node.name.value]
         arguments = get_argument_values(field, field_node, operation.variables)
         return field.subscribe(None, None, **arguments)
+
+    def _root_field(self, operation: Operation) -> FieldNode:
+        """It may stand in a fragment, and beside others that are skipped."""
+        definitions = operation.document.definitions
+        fragments = {node.name.value: node for node in definitions if isinstance(node, FragmentDefinitionNode)}
+        root, selected = self.schema.subscription_type, operation.definition.selection_set
+        fields = collect_fields(self.schema, fragments, operation.variables, root, selected)
+        if not fields:
+            raise BadOperation([_bad_request("The subscription skips its only field.")])
+        return next(iter(fields.values()))[0]
 
     def execute(self, operation: Operation, root: object = None) -> bytes:
         """The result as JSON: `{"data": …}` and, if there were any, `"errors"`. Resolvers find us as `info.context`."""
@@ -149,7 +168,11 @@ def as_json(result: ExecutionResult) -> bytes:
     body: dict[str, Any] = {"data": result.data}
     if result.errors:
         body = {"errors": [_shown(error) for error in result.errors], **body}
-    return orjson.dumps(body)
+    try:
+        return orjson.dumps(body)
+    except TypeError as error:  # a value that JSON cannot hold: a resolver's fault, not the client's
+        unserialisable = GraphQLError("Unserialisable", original_error=error)
+        return orjson.dumps({"errors": [_shown(unserialisable)], "data": None})
 
 
 def _shown(error: GraphQLError) -> dict[str, Any]:

@@ -128,12 +128,17 @@ class Connection:
 
 def _fields(text: str) -> dict[str, Any]:
     try:
-        fields = json.loads(text)
+        fields = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise Close(Code.BAD_REQUEST, "The message is not JSON") from error
     if not isinstance(fields, dict):
         raise Close(Code.BAD_REQUEST, "The message is not an object")
     return fields
+
+
+def _refuse(constant: str) -> None:
+    """Python reads NaN and Infinity, and would send them back in a pong."""
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _payload(fields: dict[str, Any]) -> dict[str, Any] | None:

@@ -155,7 +155,7 @@ class Feed:
             logger.warning("zKillboard asks for patience (429); silent for %.0f s.", wait)
         else:
             first, longest = BACKOFF
-            wait = min(longest, first * 2 ** (self._failures - 1)) * random.uniform(1.0, 1.3)
+            wait = min(longest, first * 2 ** min(self._failures - 1, 10)) * random.uniform(1.0, 1.3)
             wait = max(wait, asked or 0.0)
             logger.warning("The feed cannot be read (%s); asking again in %.0f s.", error, wait)
         return leave_alone(wait, str(error))

@@ -46,7 +46,9 @@ def find_next(upstream: Zkillboard, missing: int) -> Found | None:
     pointer = upstream.fetch_pointer()
     if pointer < missing - FAR_BEHIND:
         raise BadPointer(f"sequence.json says {pointer}, far behind our {missing}; was the feed numbered anew?")
-    return Found(pointer, jumped=True) if pointer > missing + AHEAD else None
+    # A jump cannot be taken back: the pointer is believed only where there is a file.
+    jumped = pointer > missing + AHEAD and _exists(upstream, pointer)
+    return Found(pointer, jumped=True) if jumped else None
 
 
 def _exists(upstream: Zkillboard, sequence: int) -> bool:

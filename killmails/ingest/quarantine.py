@@ -22,7 +22,11 @@ def quarantine(sequence: int, error: Unacceptable, claim: Callable[[], None]) ->
     with transaction.atomic():
         claim()
         rejected = RejectedKillmail.objects.create(
-            sequence=sequence, reason=error.reason.value, detail=_storable(error.detail), raw=error.raw[:KEPT]
+            sequence=sequence,
+            killmail_id=error.killmail_id,
+            reason=error.reason.value,
+            detail=_storable(error.detail),
+            raw=error.raw[:KEPT],
         )
     logger.error(
         "Sequence %d is in quarantine (%s): look at it at /admin/killmails/rejectedkillmail/%d/.",

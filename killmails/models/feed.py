@@ -81,6 +81,7 @@ class RejectedKillmail(models.Model):
     detail = models.CharField(max_length=500)
     raw = models.BinaryField(help_text="The bytes as they came, the first MiB of them.")
     state = models.CharField(max_length=10, choices=State, default=State.OPEN)
+    note = models.CharField(max_length=200, default="", blank=True, help_text="Why it was discarded, by whoever did.")
     rejected_at = models.DateTimeField(db_default=Now())
     changed_at = models.DateTimeField(db_default=Now())
 

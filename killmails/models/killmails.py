@@ -130,7 +130,12 @@ class AttackerQuerySet(models.QuerySet["Attacker"]):
 
     def with_names(self) -> "AttackerQuerySet":
         return self.select_related(
-            "character", "corporation", "alliance", "faction", "ship_type__group__category", "weapon_type"
+            "character",
+            "corporation",
+            "alliance",
+            "faction",
+            "ship_type__group__category",
+            "weapon_type__group__category",
         )
 
 

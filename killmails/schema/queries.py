@@ -68,7 +68,7 @@ class Query(graphene.ObjectType):
 
     @staticmethod
     def resolve_killmail(root: None, info: graphene.ResolveInfo, id: str) -> models.Killmail | None:
-        if not (id.isascii() and id.isdigit() and 0 < int(id[:20]) < 2**63):
+        if not (id.isascii() and id.isdigit() and len(id) < 20 and 0 < int(id) < 2**63):
             raise GraphQLError(
                 f"id: {id[:40]!r} is not a killmail's id, a whole number.", extensions={"code": "BAD_INPUT"}
             )
@@ -115,7 +115,7 @@ def _write_cursor(killmail: models.Killmail) -> str:
 
 def _read_cursor(cursor: str) -> tuple[datetime, int]:
     try:
-        text = base64.b64decode(cursor.encode("ascii") + b"==", altchars=b"-_", validate=True).decode("ascii")
+        text = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
         series, seconds, killmail_id = text.split(":")
         if series != "k1" or not 0 < int(killmail_id) < 2**63:
             raise ValueError(text)

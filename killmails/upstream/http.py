@@ -16,13 +16,14 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import DecodeError, HTTPError
 
-from killmails.errors import Reason, Unacceptable, UpstreamRefused, UpstreamUnreachable
+from killmails.errors import Reason, Unacceptable, Unreadable, UpstreamRefused, UpstreamUnreachable
 
 DEADLINE = 15.0  # seconds for a whole answer
 BODY_CAP = 5 * 1024 * 1024  # bytes after decompression; the largest real body has about 0.5 MB
 KEPT = 1024 * 1024  # bytes of a refused body that are kept
+PATIENCE = 24 * 3600.0  # seconds; who asks us to stay away for longer does not mean it
 CHUNK = 8 * 1024
 
 
@@ -47,7 +48,9 @@ class Client:
             self._session.mount(scheme, _Adapter(self._wire))
 
     def get(self, url: str) -> Answer:
-        """Raises UpstreamUnreachable, UpstreamRefused (any status but 200 and 404), Unacceptable (TOO_LARGE)."""
+        """Raises UpstreamUnreachable, UpstreamRefused (any status but 200 and 404), Unacceptable (TOO_LARGE),
+        Unreadable (cannot be unpacked).
+        """
         with self._wire.cut_after(self._deadline):
             try:
                 with self._session.get(
@@ -62,16 +65,24 @@ class Client:
             self._wire.hang_up()
             raise UpstreamRefused(response.status_code, retry_after(response.headers.get("Retry-After")))
         body = bytearray()
-        for chunk in response.raw.stream(CHUNK, decode_content=True):
-            body += chunk
-            if len(body) > BODY_CAP:
-                self._wire.hang_up()
-                raise Unacceptable(Reason.TOO_LARGE, f"the body exceeds {BODY_CAP} bytes", bytes(body[:KEPT]))
+        try:
+            for chunk in response.raw.stream(CHUNK, decode_content=True):
+                body += chunk
+                if len(body) > BODY_CAP:
+                    self._wire.hang_up()
+                    raise Unacceptable(Reason.TOO_LARGE, f"the body exceeds {BODY_CAP} bytes", bytes(body[:KEPT]))
+        except DecodeError as error:
+            self._wire.hang_up()
+            raise Unreadable(Reason.NOT_JSON, "the body cannot be unpacked", bytes(body[:KEPT])) from error
+        if self._wire.was_cut:  # without a declared length the end of our making looks like the body's own
+            raise UpstreamUnreachable(f"{response.url}: no complete answer within {self._deadline:.0f} s")
         return Answer(response.status_code, bytes(body))
 
     def _cause(self, error: Exception) -> str:
         if self._wire.was_cut:
             return f"no complete answer within {self._deadline:.0f} s"
+        if isinstance(error, requests.ConnectionError):
+            return "no connection"
         return f"{type(error).__name__}: {str(error)[:200]}"
 
 
@@ -88,6 +99,8 @@ class _Wire:
         """A second handle on the connection: TLS takes the first one over."""
         self._close()
         self._socket = connected.dup()
+        if self.was_cut:  # the time was over while we were still connecting
+            self.hang_up()
 
     def hang_up(self) -> None:
         """Ends the connection with the rest of its answer unread."""
@@ -142,15 +155,15 @@ class _Adapter(HTTPAdapter):
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or a date; None for none or nonsense."""
+    """Seconds that a Retry-After header asks for, as a number or a date, a day at most; None for none or nonsense."""
     if value is None:
         return None
     if value.strip().isascii() and value.strip().isdigit():
-        return float(value.strip()[:9])
+        return min(PATIENCE, float(value.strip()[:9]))
     try:
         date = parsedate_to_datetime(value)
     except ValueError:
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+    return min(PATIENCE, max(0.0, (date - datetime.now(UTC)).total_seconds()))

@@ -2,7 +2,7 @@
 
 import time
 
-from killmails.errors import BadPointer
+from killmails.errors import BadPointer, Unacceptable
 from killmails.strict_json import BadJson, read_json
 from killmails.upstream.http import Answer, Client
 
@@ -19,10 +19,12 @@ class Zkillboard:
         self._asked_at = 0.0
 
     def fetch_pointer(self) -> int:
-        """A recent sequence, up to 51 behind the newest. Raises UpstreamError, Unacceptable (too large)."""
-        answer = self._get("sequence.json")
+        """A recent sequence, up to 51 behind the newest. Raises UpstreamError."""
         try:
+            answer = self._get("sequence.json")
             sequence = read_json(answer.body)["sequence"] if answer.status == 200 else None
+        except Unacceptable as error:
+            raise BadPointer(f"sequence.json cannot be read ({error}).") from error
         except (BadJson, TypeError, KeyError):
             sequence = None
         if type(sequence) is not int or not 0 < sequence < 2**62:

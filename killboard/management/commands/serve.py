@@ -4,9 +4,11 @@ import argparse
 import asyncio
 import errno
 import os
+import signal
 import socket
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,16 @@ def _listen(port: int) -> socket.socket:
         raise CommandError(f"PORT: {settings.HOST}:{port} {hint}.", returncode=2) from error
 
 
+class _Server(uvicorn.Server):
+    """Uvicorn would send itself the signal again at its end, and so cut off the worker's clean stop."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self.handle_exit)
+        yield
+
+
 def _serve(listening: socket.socket) -> None:
     """Until Ctrl-C or SIGTERM."""
     config = uvicorn.Config(
@@ -127,4 +139,4 @@ def _serve(listening: socket.socket) -> None:
         log_level="warning",
         timeout_graceful_shutdown=3,
     )
-    asyncio.run(uvicorn.Server(config).serve(sockets=[listening]))
+    asyncio.run(_Server(config).serve(sockets=[listening]))

@@ -1,0 +1,130 @@
+"""A board as its operators run it: real processes, each with a log of its own."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.services.service import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+START_SECONDS = 60
+STOP_SECONDS = 20
+
+
+class Process:
+    """One process with its children, in a process group of its own."""
+
+    def __init__(self, name: str, arguments: list[str], env: dict[str, str], folder: Path) -> None:
+        self.log = folder / f"{name}.log"
+        with self.log.open("ab") as output:
+            self.popen = subprocess.Popen(
+                arguments, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def kill(self) -> None:
+        """SIGKILL for all of it: nothing gets to clean up."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        """Asks it to end; the exit code. Kills what does not end in time."""
+        with contextlib.suppress(ProcessLookupError):
+            self.popen.send_signal(signum)
+        try:
+            return self.popen.wait(STOP_SECONDS)
+        finally:
+            self.kill()
+
+    def wait_for(self, text: str, seconds: float = START_SECONDS) -> None:
+        """Until the log holds `text`."""
+        deadline = time.monotonic() + seconds
+        while text not in self.log.read_text(errors="replace"):
+            assert self.popen.poll() is None, f"ended with {self.popen.returncode}:\n{self.end_of_log()}"
+            assert time.monotonic() < deadline, f"{text!r} is not in the log:\n{self.end_of_log()}"
+            time.sleep(0.05)
+
+    def end_of_log(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+
+
+class Board:
+    """The processes of one board; `env` is what an operator would write into .env."""
+
+    serve_command = (sys.executable, "manage.py", "serve")
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.env = os.environ | {"DATA_DIR": str(folder), "PORT": str(self.port)} | env
+        self.processes: list[Process] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def websocket_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/graphql"
+
+    def manage(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """One `manage.py` command, to its end."""
+        command = [sys.executable, "manage.py", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=self.env | env, capture_output=True, text=True, timeout=60)
+
+    def start(self, name: str, *arguments: str) -> Process:
+        process = Process(name, list(arguments), self.env, self.folder)
+        self.processes.append(process)
+        return process
+
+    def serve(self) -> Process:
+        """All in one process, as `./run` does."""
+        return self._answering(self.start("serve", *self.serve_command))
+
+    def uvicorn(self) -> Process:
+        options = ["--port", str(self.port), "--ws", "websockets-sansio", "--lifespan", "off"]
+        return self._answering(self.start("uvicorn", str(BIN / "uvicorn"), "killboard.asgi:application", *options))
+
+    def runserver(self) -> Process:
+        arguments = ["manage.py", "runserver", "--noreload", str(self.port)]
+        return self._answering(self.start("runserver", sys.executable, *arguments))
+
+    def worker(self, name: str, *options: str) -> Process:
+        celery = [str(BIN / "celery"), "-A", "killboard", "worker", "-n", f"{name}@%h", "-l", "info", *options]
+        return self.start(name, *celery)
+
+    def beat(self) -> Process:
+        return self.start("beat", str(BIN / "celery"), "-A", "killboard", "beat", "-l", "info")
+
+    def _answering(self, process: Process) -> Process:
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            assert process.popen.poll() is None, f"ended with {process.popen.returncode}:\n{process.end_of_log()}"
+            assert time.monotonic() < deadline, f"no answer at {self.url}:\n{process.end_of_log()}"
+            time.sleep(0.1)
+        return process
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/", timeout=5):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in reversed(self.processes):
+            process.kill()

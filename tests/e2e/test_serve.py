@@ -1,0 +1,136 @@
+"""`manage.py serve`, which `./run` ends in: what it says, which feed it takes, how it ends."""
+
+import json
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from killmails.recording.server import RecordingServer, load_recording
+from tests.e2e.processes import Board, Process
+from tests.e2e.subscribers import GqlSubscriber
+
+pytestmark = pytest.mark.e2e
+
+EMBEDDED = {"DATABASE_URL": "", "REDIS_URL": "", "RABBITMQ_URL": "", "USE_REDIS_PUBSUB": "", "DEBUG": "true"}
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Board]:
+    with Board(tmp_path, EMBEDDED) as board:
+        yield board
+
+
+def ask(board: Board, query: str) -> Any:
+    body = json.dumps({"query": query}).encode()
+    request = urllib.request.Request(f"{board.url}/graphql", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.loads(answer.read())["data"]
+
+
+def ended(process: Process, signum: int) -> tuple[int, float]:
+    """Exit code and seconds."""
+    begun = time.monotonic()
+    return process.stop(signum), time.monotonic() - begun
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly_with_a_subscriber_connected(embedded: Board, signum: int) -> None:
+    embedded.env["FEED"] = "recorded"
+    process = embedded.serve()
+    GqlSubscriber(embedded.websocket_url, 10_000)
+    code, seconds = ended(process, signum)
+    assert (code, process.end_of_log().splitlines()[-1]) == (0, "Stopped.")
+    assert seconds < 10
+    assert "Traceback" not in process.log.read_text()
+
+
+def test_auto_plays_the_recording_when_zkillboard_cannot_be_reached_and_says_so(embedded: Board) -> None:
+    embedded.env |= {"FEED": "auto", "R2Z2_URL": "http://127.0.0.1:1"}
+    process = embedded.serve()
+    process.wait_for("cannot be reached: a RECORDING of invented killmails plays instead")
+    process.wait_for("Sequence 25: killmail")
+    assert ask(embedded, "{ feed { mode } killmails { nodes { solarSystem { name } } } }")["feed"] == {"mode": "RECORDED"}
+    assert (embedded.folder / "recorded.sqlite3").exists()
+    assert not (embedded.folder / "killboard.sqlite3").exists()
+    # A second terminal meets the same database.
+    shell = embedded.manage("shell", "-c", "from killmails.models import Killmail; print(Killmail.objects.count() > 24)")
+    assert shell.stdout.strip().endswith("True"), shell.stderr
+
+
+def test_auto_is_live_when_zkillboard_answers_also_after_a_recording(embedded: Board) -> None:
+    (embedded.folder / "feed").write_text("recorded")
+    killmails = load_recording()
+    with RecordingServer(killmails, rate=0) as feed:
+        feed.publish(killmails[0])
+        embedded.env |= {"FEED": "auto", "R2Z2_URL": feed.url}
+        process = embedded.serve()
+        process.wait_for(f"killmail {killmails[0]['killmail_id']} added")
+        assert ask(embedded, "{ feed { mode } }")["feed"] == {"mode": "LIVE"}
+    assert (embedded.folder / "killboard.sqlite3").exists()
+
+
+def test_a_recording_goes_on_where_it_stopped(embedded: Board) -> None:
+    embedded.env["FEED"] = "recorded"
+    process = embedded.serve()
+    process.wait_for("Sequence 25: killmail")
+    ended(process, signal.SIGTERM)
+    before = {node["id"] for node in every_killmail(embedded)}
+    process = embedded.serve()
+    process.wait_for("Sequence 50: killmail")
+    after = {node["id"] for node in every_killmail(embedded)}
+    assert len(before) >= 25
+    assert len(after) >= 50
+    assert before < after
+
+
+def every_killmail(board: Board) -> list[dict[str, str]]:
+    if board.processes[-1].popen.poll() is not None:
+        command = "from killmails.models import Killmail; print(*Killmail.objects.values_list('pk', flat=True))"
+        return [{"id": id_} for id_ in board.manage("shell", "-v", "0", "-c", command).stdout.split()]
+    return ask(board, "{ killmails(first: 100) { nodes { id } } }")["killmails"]["nodes"]
+
+
+def test_a_port_in_use_is_one_clear_line(embedded: Board) -> None:
+    embedded.env["FEED"] = "off"
+    with socket.create_server(("127.0.0.1", embedded.port)):
+        result = embedded.manage("serve")
+    assert result.returncode == 2
+    assert result.stderr == (
+        f"CommandError: PORT: 127.0.0.1:{embedded.port} is in use; stop what runs there or set PORT.\n"
+    )
+
+
+def test_services_that_do_not_answer_are_named_without_their_password(embedded: Board) -> None:
+    addresses = {
+        "DATABASE_URL": "postgresql://user:hunter2@127.0.0.1:1/board",
+        "REDIS_URL": "redis://user:hunter2@127.0.0.1:1/0",
+        "RABBITMQ_URL": "amqp://user:hunter2@127.0.0.1:1/",
+    }
+    assert embedded.manage("migrate", FEED="off").returncode == 0
+    for name, address in addresses.items():
+        result = embedded.manage("runserver", "--noreload", **{name: address, "FEED": "off"})
+        assert result.returncode == 2
+        assert f"killboard does not start: {name}: 127.0.0.1:1 does not answer" in result.stderr
+        assert "hunter2" not in result.stdout + result.stderr
+
+
+def test_missing_tables_are_named_before_anything_starts(embedded: Board) -> None:
+    result = embedded.manage("runserver", "--noreload", FEED="off")
+    assert result.returncode == 5
+    assert "run: python manage.py migrate" in result.stderr
+
+
+def test_ctrl_c_while_it_starts_is_quiet(embedded: Board) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        embedded.env |= {"FEED": "auto", "R2Z2_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        process = embedded.start("serve", *embedded.serve_command)
+        silent.accept()
+        code, seconds = ended(process, signal.SIGINT)
+    assert (code, process.log.read_text()) == (130, "")
+    assert seconds < 10

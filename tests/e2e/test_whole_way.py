@@ -1,0 +1,108 @@
+"""The whole way of one killmail, with real processes: feed, two workers, database, Redis, server, two clients."""
+
+import time
+
+import psycopg
+import pytest
+
+from killmails.recording.server import RecordingServer, load_recording
+from tests.e2e.processes import Board
+from tests.e2e.subscribers import GqlSubscriber, NodeSubscriber, node_is_here
+
+pytestmark = [pytest.mark.e2e, pytest.mark.services]
+
+
+def rows(board: Board, query: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(board.env["DATABASE_URL"]) as connection:
+        return connection.execute(query).fetchall()
+
+
+def subscribers(board: Board, count: int) -> list[GqlSubscriber | NodeSubscriber]:
+    clients: list[GqlSubscriber | NodeSubscriber] = [GqlSubscriber(board.websocket_url, count)]
+    if node_is_here():
+        clients.append(NodeSubscriber(board.websocket_url, count))
+    else:
+        print("Node or its packages are not here: the npm client graphql-ws is left out.")
+    return clients
+
+
+def test_a_worker_killed_in_the_middle_loses_nothing_and_doubles_nothing(services_board: Board) -> None:
+    killmails = load_recording()
+    count = len(killmails)
+    with RecordingServer(killmails, rate=0) as feed:
+        feed.publish(killmails[0])
+        services_board.env["R2Z2_URL"] = feed.url
+        services_board.uvicorn()
+        clients = subscribers(services_board, count)
+        first = services_board.worker("first", "-Q", "feed,bulk", "-c", "1")
+        first.wait_for("Sequence 1: killmail")
+        second = services_board.worker("second", "-Q", "feed,bulk", "-c", "1")
+        second.wait_for("ready.")
+        for killmail in killmails[1:]:
+            feed.publish(killmail)
+        first.wait_for("Sequence 20: killmail")
+        first.kill()
+        killed = time.monotonic()
+        second.wait_for("killmail", seconds=30)
+        took_over = time.monotonic() - killed
+        collected = [client.finish(60) for client in clients]
+        assert feed.violations == 0
+    assert took_over < 30
+    stored = [id_ for (id_,) in rows(services_board, "SELECT id FROM killmails_killmail ORDER BY id")]
+    assert stored == sorted(killmail["killmail_id"] for killmail in killmails)
+    events = rows(services_board, "SELECT position, kind FROM killmails_killmailevent ORDER BY position")
+    assert events == [(position, "ADDED") for position in range(1, count + 1)]
+    for received in collected:
+        assert received[0]["kind"] == "CHECKPOINT"
+        assert [int(event["position"].split(":")[1]) for event in received] == list(range(count + 1))
+        assert [int(event["killmail"]["id"]) for event in received[1:]] == [
+            killmail["killmail_id"] for killmail in killmails
+        ]
+    if len(collected) == 2:
+        assert collected[0] == collected[1]
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "runserver"])
+def test_a_killmail_reaches_a_subscriber_of_either_server(services_board: Board, server: str) -> None:
+    killmails = load_recording()[:1]
+    services_board.env["DEBUG"] = "true"
+    with RecordingServer(killmails, rate=0) as feed:
+        services_board.env["R2Z2_URL"] = feed.url
+        getattr(services_board, server)()
+        client = GqlSubscriber(services_board.websocket_url, 1)
+        feed.publish(killmails[0])
+        services_board.worker("worker", "-Q", "feed", "-P", "threads")
+        assert client.finish(30)[1]["killmail"]["id"] == str(killmails[0]["killmail_id"])
+
+
+def test_the_feed_goes_on_without_rabbitmq(services_board: Board) -> None:
+    """A broker of this test's own dies; the feed in the worker does not notice."""
+    from tests.services import RabbitMQ
+
+    killmails = load_recording()[:2]
+    with RabbitMQ() as broker, RecordingServer(killmails, rate=0) as feed:
+        services_board.env |= {"R2Z2_URL": feed.url, "RABBITMQ_URL": broker.url}
+        feed.publish(killmails[0])
+        worker = services_board.worker("worker", "-Q", "feed,bulk", "-c", "1")
+        worker.wait_for("Sequence 1: killmail")
+        broker.kill()
+        worker.wait_for("Connection to broker lost")
+        feed.publish(killmails[1])
+        worker.wait_for("Sequence 2: killmail", seconds=15)
+
+
+def test_a_stopped_worker_leaves_the_feed_to_the_next_at_once(services_board: Board) -> None:
+    killmails = load_recording()[:2]
+    with RecordingServer(killmails, rate=0) as feed:
+        services_board.env["R2Z2_URL"] = feed.url
+        feed.publish(killmails[0])
+        first = services_board.worker("first", "-Q", "feed", "-c", "1")
+        first.wait_for("Sequence 1: killmail")
+        second = services_board.worker("second", "-Q", "feed", "-c", "1")
+        second.wait_for("ready.")
+        assert first.stop() == 0
+        feed.publish(killmails[1])
+        second.wait_for("Sequence 2: killmail", seconds=10)
+        assert feed.violations == 0
+
+

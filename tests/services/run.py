@@ -1,0 +1,156 @@
+"""`python -m tests.services.run`: pytest with the three real services, then again the embedded way."""
+
+import argparse
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from tests.services import PostgreSQL, RabbitMQ, Redis
+from tests.services.guard import Guard, kill_tree
+from tests.services.service import Service, ServiceError
+
+ROOT = Path(__file__).resolve().parents[2]
+EMBEDDED_FOLDERS = ["tests/killmails", "tests/realtime"]
+NOTHING_COLLECTED = 5
+STOP_SECONDS = 20
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(Exception):
+    """A signal asked us to end; the number says which."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"ended by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+def main(arguments: list[str]) -> int:
+    """Run what the arguments ask for; returns the worst exit code, or 128 + the signal that ended it."""
+    options, pytest_arguments = _parse(arguments)
+    for signum in SIGNALS:
+        signal.signal(signum, _interrupt)
+    try:
+        code = _run_with_services(options, pytest_arguments)
+        if _names_a_path(pytest_arguments):
+            return code
+        return max(code, _run_embedded(options, pytest_arguments))
+    except Interrupted as interrupted:
+        return 128 + interrupted.signum
+    except ServiceError as error:
+        print(f"./test: {error}", file=sys.stderr)
+        return 1
+
+
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(prog="./test", allow_abbrev=False, epilog="All else is given to pytest.")
+    parser.add_argument("--long", action="store_true", help="run the tests that take minutes, too (LONG=1)")
+    parser.add_argument("-m", dest="mark", metavar="MARKEXPR", help="as in pytest")
+    return parser.parse_known_args(arguments)
+
+
+def _names_a_path(arguments: list[str]) -> bool:
+    names = [argument.split("::")[0] for argument in arguments if not argument.startswith("-")]
+    return any((ROOT / name).exists() for name in names)
+
+
+def _run_with_services(options: argparse.Namespace, arguments: list[str]) -> int:
+    with contextlib.ExitStack() as stack:
+        # RabbitMQ first: it takes seconds, in which the others come up.
+        rabbitmq, redis, postgresql = RabbitMQ(), Redis(), PostgreSQL()
+        services: list[Service] = [rabbitmq, redis, postgresql]
+        for service in services:
+            stack.callback(service.close)
+        for service in services:
+            service.launch()
+        for service in services:
+            service.wait_until_ready()
+        addresses = {
+            "DATABASE_URL": postgresql.url,
+            "REDIS_URL": redis.url,
+            "RABBITMQ_URL": rabbitmq.url,
+            "USE_REDIS_PUBSUB": "true",
+        }
+        mark = ["-m", options.mark] if options.mark else []
+        return _run_pytest(options, addresses, [*mark, *arguments])
+
+
+def _run_embedded(options: argparse.Namespace, arguments: list[str]) -> int:
+    folders = [folder for folder in EMBEDDED_FOLDERS if (ROOT / folder).exists()]
+    if not folders:
+        return 0
+    print("\n./test: once more without the services: SQLite, and all in one process", flush=True)
+    # Empty, not absent: a .env file of the developer must not bring them back.
+    nothing = {"DATABASE_URL": "", "REDIS_URL": "", "RABBITMQ_URL": "", "USE_REDIS_PUBSUB": "false"}
+    mark = f"({options.mark}) and not services" if options.mark else "not services"
+    code = _run_pytest(options, nothing, [*arguments, "-m", mark, *folders])
+    # `-k` may well choose tests that only the first run has.
+    return 0 if code == NOTHING_COLLECTED else code
+
+
+def _run_pytest(options: argparse.Namespace, addresses: dict[str, str], arguments: list[str]) -> int:
+    """Run pytest in a session of its own, so that one Ctrl-C reaches it once: from us."""
+    with _guarded_folder() as (folder, guard):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *arguments],
+            cwd=ROOT,
+            env=os.environ | _environment(options, folder) | addresses,
+            start_new_session=True,
+        )
+        guard.watch(process.pid)
+        try:
+            return _exit_code(process.wait())
+        except Interrupted:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+            raise
+        finally:
+            # pytest itself when it did not end, and what it left behind.
+            if process.poll() is None:
+                kill_tree(process.pid)
+                process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            guard.forget(process.pid)
+
+
+def _environment(options: argparse.Namespace, folder: Path) -> dict[str, str]:
+    return {
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "DEBUG": "false",
+        "FEED": "off",
+        "CONTACT": "tests@example.com",
+        "DATA_DIR": str(folder),
+    } | ({"LONG": "1"} if options.long else {})
+
+
+@contextlib.contextmanager
+def _guarded_folder() -> Iterator[tuple[Path, Guard]]:
+    folder = Path(tempfile.mkdtemp(prefix="killboard-tests-"))
+    guard = Guard(folder)
+    try:
+        yield folder, guard
+    finally:
+        guard.close()
+
+
+def _exit_code(code: int) -> int:
+    return 128 - code if code < 0 else code
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    # Once: what follows is the cleaning up, which takes a known time and must not be cut short.
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise Interrupted(signum)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

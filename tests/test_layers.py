@@ -1,0 +1,135 @@
+"""Who may import whom, how large things are, and what the linter says: the house rules, as tests."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+APPS = ("killboard", "killmails", "realtime", "health")
+FILES = [
+    path for app in APPS for path in sorted((ROOT / app).rglob("*.py")) if path.parent.name != "migrations"
+]
+
+# A module, and what else of the project it may import; the longest name that fits counts. docs/architecture.md has it too.
+MAY_IMPORT = {
+    "killboard": ("killboard", "killmails.schema", "killmails.events", "realtime", "health"),
+    "killboard.feed_step": ("killmails.ingest", "killmails.upstream"),
+    "killboard.management": (
+        "killboard",
+        "killmails.errors",
+        "killmails.ingest",
+        "killmails.recording",
+        "killmails.universe",
+        "killmails.upstream",
+    ),
+    "health": ("health", "killmails.models", "realtime.doorbell"),
+    "realtime": ("realtime",),
+    "realtime.protocol": (),
+    "killmails": (),
+    "killmails.errors": (),
+    "killmails.strict_json": (),
+    "killmails.fields": ("killmails.errors",),
+    "killmails.records": ("killmails.errors", "killmails.fields", "killmails.strict_json"),
+    "killmails.models": ("killmails.models",),
+    "killmails.loading": ("killmails.models",),
+    "killmails.events": ("killmails.models", "killmails.loading", "realtime.log"),
+    "killmails.schema": ("killmails.schema", "killmails.models", "killmails.loading", "killmails.events"),
+    "killmails.upstream": ("killmails.upstream", "killmails.errors", "killmails.strict_json"),
+    "killmails.ingest": (
+        "killmails.ingest",
+        "killmails.upstream",
+        "killmails.models",
+        "killmails.records",
+        "killmails.events",
+        "killmails.errors",
+        "realtime.doorbell",
+    ),
+    "killmails.universe": ("killmails.models",),
+    "killmails.recording": ("killmails.recording", "killmails.records", "killmails.errors", "killmails.strict_json"),
+    "killmails.tasks": ("killmails.ingest", "killmails.universe", "killmails.models", "killmails.errors"),
+    "killmails.admin": ("killmails.admin", "killmails.tasks", "killmails.ingest", "killmails.models", "killmails.errors"),
+    "killmails.management": ("killmails.tasks", "killmails.ingest", "killmails.recording", "killmails.errors"),
+    "killmails.apps": (),
+}
+# Each of these has one owner.
+OWNERS = {
+    "requests": "killmails.upstream.http",
+    "channels.layers": "realtime.doorbell",
+    "os.environ": "killboard.settings",
+}
+NAMES_THE_SETTINGS = ("killboard.asgi", "killboard.celery")  # os.environ.setdefault("DJANGO_SETTINGS_MODULE", …)
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(source: str) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def within(name: str, place: str) -> bool:
+    return name == place or name.startswith(f"{place}.")
+
+
+def forbidden_imports(module: str, source: str) -> list[str]:
+    rule = max((place for place in MAY_IMPORT if within(module, place)), key=len)
+    ours = {name for name in imports_of(source) if name.split(".")[0] in APPS}
+    return sorted(name for name in ours if not any(within(name, place) for place in MAY_IMPORT[rule]))
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
+    assert forbidden_imports(module_of(path), path.read_text()) == []
+
+
+def test_a_forbidden_import_is_found() -> None:
+    source = "def f():\n    from killmails.ingest import store\n"
+    assert forbidden_imports("killmails.schema.types", source) == ["killmails.ingest.store"]
+    assert forbidden_imports("realtime.hub", "import killmails.models") == ["killmails.models"]
+    assert forbidden_imports("realtime.protocol", "from realtime import hub") == ["realtime.hub"]
+
+
+@pytest.mark.parametrize(("what", "owner"), OWNERS.items())
+def test_each_of_these_has_one_owner(what: str, owner: str) -> None:
+    def uses(path: Path) -> bool:
+        source = path.read_text()
+        return what in source if what == "os.environ" else any(within(name, what) for name in imports_of(source))
+
+    users = {module_of(path) for path in FILES if uses(path)} - set(NAMES_THE_SETTINGS)
+    assert users == {owner}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_files_and_functions_stay_small_and_say_what_they_hold(path: Path) -> None:
+    source = path.read_text()
+    tree = ast.parse(source)
+    assert ast.get_docstring(tree), "begin with a line that says what lives here"
+    assert source.count("\n") <= 300, "two things may live here"
+    long = [
+        f"{node.name} ({node.end_lineno - node.lineno + 1} lines)"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno >= 40
+    ]
+    assert long == []
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]])
+def test_the_linter_is_content(command: list[str]) -> None:
+    result = subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+def test_models_and_migrations_agree() -> None:
+    command = [sys.executable, "manage.py", "makemigrations", "--check", "--dry-run"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
