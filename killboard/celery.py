@@ -9,10 +9,10 @@ from kombu import Exchange, Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "killboard.settings")
 
-from django.conf import settings  # noqa: E402  (Django must know its settings first)
+from django.conf import settings
 
-from killboard.feed_step import FeedStep  # noqa: E402
-from killboard.services import require_services  # noqa: E402
+from killboard.feed_step import FeedStep
+from killboard.services import require_services
 
 FEED_QUEUE = "feed"
 BULK_QUEUE = "bulk"
@@ -42,7 +42,13 @@ def _embedded() -> dict[str, object]:
 
 def _rabbitmq() -> dict[str, object]:
     # Publishing to a broker that hangs would block without bound.
-    limits = {"confirm_publish": True, "confirm_timeout": 3, "connect_timeout": 3, "read_timeout": 3, "write_timeout": 3}
+    limits = {
+        "confirm_publish": True,
+        "confirm_timeout": 3,
+        "connect_timeout": 3,
+        "read_timeout": 3,
+        "write_timeout": 3,
+    }
     return {"broker_url": settings.RABBITMQ_URL, "broker_transport_options": limits}
 
 

@@ -37,7 +37,9 @@ def _make_folder(data_dir: Path) -> None:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingError(f"DATA_DIR: {data_dir} cannot be made ({error.strerror}); name a folder to write in.") from error
+        raise SettingError(
+            f"DATA_DIR: {data_dir} cannot be made ({error.strerror}); name a folder to write in."
+        ) from error
     if not os.access(data_dir, os.W_OK | os.X_OK):
         raise SettingError(f"DATA_DIR: {data_dir} cannot be written to; change its owner or name another folder.")
 
@@ -201,9 +203,7 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {
-        name: {"level": _settings["LOG_LEVEL"]} for name in ("killboard", "killmails", "realtime", "health")
-    },
+    "loggers": {name: {"level": _settings["LOG_LEVEL"]} for name in ("killboard", "killmails", "realtime", "health")},
 }
 
 for _warning in _warnings:

@@ -9,9 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 APPS = ("killboard", "killmails", "realtime", "health")
-FILES = [
-    path for app in APPS for path in sorted((ROOT / app).rglob("*.py")) if path.parent.name != "migrations"
-]
+FILES = [path for app in APPS for path in sorted((ROOT / app).rglob("*.py")) if path.parent.name != "migrations"]
 
 # A module, and what else of the project it may import; the longest name that fits counts. docs/architecture.md has it too.
 MAY_IMPORT = {
@@ -50,7 +48,13 @@ MAY_IMPORT = {
     "killmails.universe": ("killmails.models",),
     "killmails.recording": ("killmails.recording", "killmails.records", "killmails.errors", "killmails.strict_json"),
     "killmails.tasks": ("killmails.ingest", "killmails.universe", "killmails.models", "killmails.errors"),
-    "killmails.admin": ("killmails.admin", "killmails.tasks", "killmails.ingest", "killmails.models", "killmails.errors"),
+    "killmails.admin": (
+        "killmails.admin",
+        "killmails.tasks",
+        "killmails.ingest",
+        "killmails.models",
+        "killmails.errors",
+    ),
     "killmails.management": ("killmails.tasks", "killmails.ingest", "killmails.recording", "killmails.errors"),
     "killmails.apps": (),
 }

@@ -27,7 +27,7 @@ class FeedMode(graphene.Enum):
     def description(self) -> str | None:
         texts = {
             FeedMode.LIVE: "zKillboard's feed.",
-            FeedMode.RECORDED: "A recording of invented killmails, because zKillboard could not be reached.",
+            FeedMode.RECORDED: "A recording of invented killmails: zKillboard was out of reach, or the operator says so.",
             FeedMode.OFF: "Nothing is taken in.",
         }
         return texts.get(self)

@@ -55,11 +55,15 @@ def test_auto_plays_the_recording_when_zkillboard_cannot_be_reached_and_says_so(
     process = embedded.serve()
     process.wait_for("cannot be reached: a RECORDING of invented killmails plays instead")
     process.wait_for("Sequence 25: killmail")
-    assert ask(embedded, "{ feed { mode } killmails { nodes { solarSystem { name } } } }")["feed"] == {"mode": "RECORDED"}
+    assert ask(embedded, "{ feed { mode } killmails { nodes { solarSystem { name } } } }")["feed"] == {
+        "mode": "RECORDED"
+    }
     assert (embedded.folder / "recorded.sqlite3").exists()
     assert not (embedded.folder / "killboard.sqlite3").exists()
     # A second terminal meets the same database.
-    shell = embedded.manage("shell", "-c", "from killmails.models import Killmail; print(Killmail.objects.count() > 24)")
+    shell = embedded.manage(
+        "shell", "-c", "from killmails.models import Killmail; print(Killmail.objects.count() > 24)"
+    )
     assert shell.stdout.strip().endswith("True"), shell.stderr
 
 

@@ -104,5 +104,3 @@ def test_a_stopped_worker_leaves_the_feed_to_the_next_at_once(services_board: Bo
         feed.publish(killmails[1])
         second.wait_for("Sequence 2: killmail", seconds=10)
         assert feed.violations == 0
-
-

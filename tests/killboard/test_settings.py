@@ -69,7 +69,14 @@ def test_v2_ture_is_refused(read: Any) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["localhost:6379", "http://host", "redis://host:99999", "redis://u:hunter2@x@host", "redis://", "redis://:hun#ter2@h"],
+    [
+        "localhost:6379",
+        "http://host",
+        "redis://host:99999",
+        "redis://u:hunter2@x@host",
+        "redis://",
+        "redis://:hun#ter2@h",
+    ],
 )
 @pytest.mark.parametrize("name", ["REDIS_URL", "DATABASE_URL", "RABBITMQ_URL", "R2Z2_URL"])
 def test_v3_a_malformed_address_is_refused_with_an_example(read: Any, name: str, address: str) -> None:

@@ -80,7 +80,9 @@ class Command(BaseCommand):
         }[settings.FEED]
         if settings.FEED_ASKED == "recorded":
             feed = "a RECORDING of invented killmails (FEED=recorded)"
-        engine = "PostgreSQL (DATABASE_URL)" if settings.DATABASE_URL else f"SQLite, {settings.DATABASES['default']['NAME']}"
+        engine = (
+            "PostgreSQL (DATABASE_URL)" if settings.DATABASE_URL else f"SQLite, {settings.DATABASES['default']['NAME']}"
+        )
         redis = "Redis (distributed)" if settings.USE_REDIS_PUBSUB else "In-memory (single process only)"
         broker = "RabbitMQ (RABBITMQ_URL)" if settings.RABBITMQ_URL else "files"
         self.stdout.write(
