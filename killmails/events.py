@@ -53,7 +53,7 @@ class KillmailLog:
             raise
         return Head(row.epoch, row.position)
 
-    def read(self, after: Head, limit: int, fields: frozenset[str]) -> list[Event]:
+    def read(self, after: Head, limit: int, fields: frozenset[str]) -> list[LogEntry]:
         try:
             return read_log(after, limit, fields)
         except Error:

@@ -65,7 +65,7 @@ class GraphQLConsumer(AsyncWebsocketConsumer):
     def _handle(self, message: protocol.Message) -> None:
         match message:
             case protocol.Init():
-                self._init_limit.cancel()
+                self._stop_init_limit()
                 self._send(protocol.ack())
             case protocol.Ping(payload):
                 self._send(protocol.pong(payload))
@@ -141,7 +141,7 @@ class GraphQLConsumer(AsyncWebsocketConsumer):
             while isinstance(item := await self._outbox.get(), str):
                 await self.send(text_data=item)
             await self.close(item.code, item.reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore"))
-        except Exception as error:  # each server has its own for a peer that is gone
+        except Exception as error:  # noqa: BLE001  (each server has its own for a peer that is gone)
             logger.debug("A websocket is gone (%s).", type(error).__name__)
 
     def _drop(self, id_: str) -> None:
@@ -149,10 +149,13 @@ class GraphQLConsumer(AsyncWebsocketConsumer):
             self._hub.unsubscribe(subscription)
 
     def _forget(self) -> None:
-        if self._init_limit:
-            self._init_limit.cancel()
+        self._stop_init_limit()
         for id_ in list(self._subscriptions):
             self._drop(id_)
+
+    def _stop_init_limit(self) -> None:
+        if self._init_limit:
+            self._init_limit.cancel()
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.create_task(coroutine)

@@ -89,7 +89,7 @@ async def _send(head: int) -> None:
         message = {"type": "doorbell.ring", "head": head}
         async with asyncio.timeout(SEND_LIMIT):
             await get_channel_layer().group_send(GROUP, message)
-    except Exception as error:  # a doorbell: the listeners look at the log each second anyway
+    except Exception as error:  # noqa: BLE001  (listeners look at the log each second anyway)
         logger.warning("The doorbell could not ring for position %d (%s).", head, type(error).__name__)
 
 
@@ -102,7 +102,7 @@ class Listener:
         self._heard = 0.0
 
     async def run(self) -> None:
-        global _listening_loop
+        global _listening_loop  # noqa: PLW0603  (one listener in a process, and `ring` has to find it)
         _listening_loop = asyncio.get_running_loop()
         heartbeat = asyncio.create_task(self._beat())
         try:
@@ -142,6 +142,6 @@ class Listener:
         try:
             async with asyncio.timeout(SEND_LIMIT):
                 await get_channel_layer().flush()
-        except Exception as error:  # what is dead need not be closed politely
+        except Exception as error:  # noqa: BLE001  (what is dead need not be closed politely)
             logger.info("Closing the doorbell's connection failed (%s).", type(error).__name__)
         await asyncio.sleep(HEARTBEAT)

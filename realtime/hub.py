@@ -7,7 +7,7 @@ event, not once for each subscriber. Positions are checked to be dense, and each
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -125,20 +125,24 @@ class Hub:
             return False
         events = await self._read(self._head)
         # From here on a new subscriber begins after these events, and those of the snapshot get them.
-        self._head = Head(head.epoch, events[-1].position)
+        before, self._head = self._head, Head(head.epoch, events[-1].position)
         groups = list(self._groups.values())
-        results = await self._in_thread(self._execute, events, groups)
+        try:
+            results = await self._in_thread(self._execute, events, groups)
+        except Exception:
+            self._head = before  # once more, rather than lost; nobody gets an event twice
+            raise
         for position, group, result in results:
             _deliver(position, group, result)
         return self._head.position < head.position
 
-    async def _read(self, after: Head) -> list[Event]:
+    async def _read(self, after: Head) -> Sequence[Event]:
         """The next events, loaded for every group, those that came while we read included."""
         fields: frozenset[str] | None = None
         while fields is None or not self._fields() <= fields:
             fields = self._fields()
             events = await self._in_thread(self._log.read, after, PAGE, fields)
-        self._check_dense(events)
+        _check_dense(events, after.position)
         return events
 
     def _fields(self) -> frozenset[str]:
@@ -154,16 +158,7 @@ class Hub:
         self._head = head
         self._ready.set()
 
-    def _check_dense(self, events: list[Event]) -> None:
-        expected = self._head.position
-        for event in events:
-            expected += 1
-            if event.position != expected:
-                raise RuntimeError(f"the log has a hole: position {event.position} follows {expected - 1}")
-        if not events:
-            raise RuntimeError(f"the log has a head beyond {expected} and no events there")
-
-    def _execute(self, events: list[Event], groups: list[_Group]) -> list[tuple[int, _Group, str]]:
+    def _execute(self, events: Sequence[Event], groups: list[_Group]) -> list[tuple[int, _Group, str]]:
         """In the hub's thread: one execution for each group and event."""
         results = []
         for event in events:
@@ -175,6 +170,14 @@ class Hub:
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+def _check_dense(events: Sequence[Event], after: int) -> None:
+    for expected, event in enumerate(events, after + 1):
+        if event.position != expected:
+            raise RuntimeError(f"the log has a hole: position {event.position} follows {expected - 1}")
+    if not events:
+        raise RuntimeError(f"the log has a head beyond {after} and no events there")
 
 
 def _deliver(position: int, group: _Group, result: str) -> None:

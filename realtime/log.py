@@ -1,5 +1,6 @@
 """What this app asks of the log and of its events. Whoever has events brings their own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,7 +25,7 @@ class Log(Protocol):
 
     def head(self) -> Head: ...
 
-    def read(self, after: Head, limit: int, fields: frozenset[str]) -> list[Event]:
+    def read(self, after: Head, limit: int, fields: frozenset[str]) -> Sequence[Event]:
         """At most `limit` events after that position, in order, without holes; loaded for selections of `fields`."""
 
     def checkpoint(self, head: Head) -> Event:

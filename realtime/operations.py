@@ -16,11 +16,12 @@ from graphql import (
     FieldNode,
     FragmentDefinitionNode,
     GraphQLError,
+    GraphQLObjectType,
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
     Visitor,
-    execute,
+    execute_sync,
     get_operation_ast,
     parse,
     print_ast,
@@ -122,7 +123,7 @@ class Engine:
     def stream(self, operation: Operation) -> Stream:
         """What a subscription wants: the answer of its root field's subscribe function. Raises BadOperation."""
         field_node = self._root_field(operation)
-        field = self.schema.subscription_type.fields[field_node.name.value]
+        field = self._subscription_type().fields[field_node.name.value]
         arguments = get_argument_values(field, field_node, operation.variables)
         return field.subscribe(None, None, **arguments)
 
@@ -130,15 +131,20 @@ class Engine:
         """It may stand in a fragment, and beside others that are skipped."""
         definitions = operation.document.definitions
         fragments = {node.name.value: node for node in definitions if isinstance(node, FragmentDefinitionNode)}
-        root, selected = self.schema.subscription_type, operation.definition.selection_set
+        root, selected = self._subscription_type(), operation.definition.selection_set
         fields = collect_fields(self.schema, fragments, operation.variables, root, selected)
         if not fields:
             raise BadOperation([_bad_request("The subscription skips its only field.")])
         return next(iter(fields.values()))[0]
 
+    def _subscription_type(self) -> GraphQLObjectType:
+        if self.schema.subscription_type is None:
+            raise BadOperation([_bad_request("There are no subscriptions here.")])
+        return self.schema.subscription_type
+
     def execute(self, operation: Operation, root: object = None) -> bytes:
         """The result as JSON: `{"data": …}` and, if there were any, `"errors"`. Resolvers find us as `info.context`."""
-        result = execute(
+        result = execute_sync(
             self.schema,
             operation.document,
             root_value=root,

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 APPS = ("killboard", "killmails", "realtime", "health")
 FILES = [path for app in APPS for path in sorted((ROOT / app).rglob("*.py")) if path.parent.name != "migrations"]
 
-# A module, and what else of the project it may import; the longest name that fits counts. docs/architecture.md has it too.
+# A module, and what of the project it may import; the longest name that fits counts. Also in docs/architecture.md.
 MAY_IMPORT = {
     "killboard": ("killboard", "killmails.schema", "killmails.events", "realtime", "health"),
     "killboard.feed_step": ("killmails.ingest", "killmails.upstream"),

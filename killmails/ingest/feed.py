@@ -149,7 +149,7 @@ class Feed:
         status = error.status if isinstance(error, UpstreamRefused) else 0
         if status == 403:
             wait = max(BANNED_WAIT, asked or 0.0)
-            logger.error("zKillboard blocks us (403); silent for %.0f s. Is CONTACT set, is another board at work?", wait)
+            logger.error("zKillboard blocks us (403); silent for %.0f s. Is CONTACT set?", wait)
         elif status == 429:
             wait = max(ASK_AGAIN, LIMITED_WAIT if asked is None else asked)
             logger.warning("zKillboard asks for patience (429); silent for %.0f s.", wait)

@@ -56,7 +56,7 @@ def replay(rejected_id: int) -> Stored | None:
     return stored
 
 
-def _change(rejected: RejectedKillmail, state: str, **also: str) -> None:
+def _change(rejected: RejectedKillmail, state: RejectedKillmail.State, **also: str) -> None:
     queued = RejectedKillmail.objects.filter(pk=rejected.pk, state=RejectedKillmail.State.QUEUED)
     queued.update(state=state, changed_at=Now(), **also)
 

@@ -27,7 +27,7 @@ class FeedMode(graphene.Enum):
     def description(self) -> str | None:
         texts = {
             FeedMode.LIVE: "zKillboard's feed.",
-            FeedMode.RECORDED: "A recording of invented killmails: zKillboard was out of reach, or the operator says so.",
+            FeedMode.RECORDED: "A recording of invented killmails: zKillboard was out of reach, or it is wanted.",
             FeedMode.OFF: "Nothing is taken in.",
         }
         return texts.get(self)
@@ -67,7 +67,7 @@ class Query(graphene.ObjectType):
     feed = graphene.Field(Feed, required=True, description="Where killmails come from.")
 
     @staticmethod
-    def resolve_killmail(root: None, info: graphene.ResolveInfo, id: str) -> models.Killmail | None:
+    def resolve_killmail(root: None, info: graphene.ResolveInfo, id: str) -> models.Killmail | None:  # noqa: A002
         if not (id.isascii() and id.isdigit() and len(id) < 20 and 0 < int(id) < 2**63):
             raise GraphQLError(
                 f"id: {id[:40]!r} is not a killmail's id, a whole number.", extensions={"code": "BAD_INPUT"}
@@ -115,7 +115,8 @@ def _write_cursor(killmail: models.Killmail) -> str:
 
 def _read_cursor(cursor: str) -> tuple[datetime, int]:
     try:
-        text = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
         series, seconds, killmail_id = text.split(":")
         if series != "k1" or not 0 < int(killmail_id) < 2**63:
             raise ValueError(text)

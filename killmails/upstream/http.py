@@ -7,7 +7,7 @@ proxies and passwords of the environment are not used.
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -105,10 +105,8 @@ class _Wire:
     def hang_up(self) -> None:
         """Ends the connection with the rest of its answer unread."""
         if self._socket:
-            try:
+            with suppress(OSError):  # the other side was faster
                 self._socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # the other side was faster
 
     @contextmanager
     def cut_after(self, seconds: float) -> Iterator[None]:

@@ -50,7 +50,7 @@ class GqlSubscriber:
     def _run(self, url: str, count: int) -> None:
         try:
             asyncio.run(self._collect(url, count))
-        except Exception as error:  # told by finish()
+        except Exception as error:  # noqa: BLE001  (told by finish())
             self._error = error
 
     async def _collect(self, url: str, count: int) -> None:

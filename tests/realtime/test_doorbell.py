@@ -1,0 +1,443 @@
+"""The doorbell: rings from any thread arrive at once, and a listener that has gone deaf notices it."""
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+
+import pytest
+import redis
+from channels.layers import InMemoryChannelLayer
+
+from realtime import doorbell
+from realtime.doorbell import Listener, ring
+from tests.services import Redis
+
+MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+DEADLINE = 15.0  # seconds until a test gives up
+HEARD_AGAIN = 8.0  # seconds in which a listener finds back: silence, a send that hangs, and a pause
+
+
+class Ear:
+    """A listener in a thread with a loop of its own, as in a server; `heard` are the rings, with their times."""
+
+    def __init__(self, listener_class=Listener, head=0):
+        self.heard = []
+        self._listener = listener_class(lambda number: self.heard.append((time.monotonic(), number)), lambda: head)
+        self._started = threading.Event()
+
+    def __enter__(self):
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._thread.start()
+        self._started.wait()
+        return self
+
+    async def _run(self):
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.create_task(self._listener.run())
+        self._loop.call_soon(self._started.set)
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    def __exit__(self, *_):
+        self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join(10)
+        assert not self._thread.is_alive(), "the listener did not end"
+
+    def numbers(self):
+        return [number for _, number in self.heard]
+
+    def hears(self, number, within=DEADLINE):
+        """Whether a ring with this number arrives, rung anew again and again; a single one may be lost."""
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline:
+            ring(number)
+            time.sleep(0.02)
+            if number in self.numbers():
+                return True
+        return False
+
+    def seconds_until(self, number, within=DEADLINE):
+        """How long after now a ring with this number was heard; it must have been rung."""
+        started = time.monotonic()
+        while time.monotonic() < started + within:
+            times = [when for when, heard in list(self.heard) if heard == number]
+            if times:
+                return times[0] - started
+            time.sleep(0.001)
+        raise AssertionError(f"{number} was not heard within {within} s, only {self.numbers()}")
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch, settings):
+    """No loop of another test; a layer in memory."""
+    settings.CHANNEL_LAYERS = MEMORY
+    monkeypatch.setattr(doorbell, "_ringer", doorbell._Ringer())
+    monkeypatch.setattr(doorbell, "_listening_loop", None)
+
+
+@pytest.fixture
+def layer(monkeypatch):
+    """Puts another layer in the place of the one that is configured."""
+
+    def put(layer):
+        monkeypatch.setattr(doorbell, "get_channel_layer", lambda: layer)
+        return layer
+
+    return put
+
+
+class RecordingLayer:
+    """Keeps what was sent; `hold` makes it wait, `error` makes it fail."""
+
+    def __init__(self, error=None):
+        self.sent = []
+        self.error = error
+        self.hold = threading.Event()
+        self.hold.set()
+
+    async def group_send(self, group, message):
+        self.sent.append(message["head"])
+        while not self.hold.is_set():  # noqa: ASYNC110  (set by another thread)
+            await asyncio.sleep(0.001)
+        if self.error:
+            raise self.error
+
+
+def _wait_for(condition, within=DEADLINE):
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.002)
+
+
+# Ringing
+
+
+def test_ring_from_another_thread_arrives_at_once():
+    with Ear() as ear:
+        assert ear.hears(1)
+        delays = []
+        for number in range(2, 12):
+            ring(number)
+            delays.append(ear.seconds_until(number))
+    assert max(delays) < 0.3
+
+
+def test_ring_from_many_threads_at_once_ends_with_the_newest():
+    with Ear() as ear:
+        assert ear.hears(1)
+        threads = [threading.Thread(target=ring, args=[number]) for number in range(2, 50)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        ring(50)
+        ear.seconds_until(50)
+
+
+def test_ring_needs_no_listener():
+    ring(1)
+
+
+def test_rings_while_one_is_on_its_way_become_one(layer):
+    recording = layer(RecordingLayer())
+    recording.hold.clear()
+    ring(1)
+    _wait_for(lambda: recording.sent == [1])
+    for number in range(2, 1000):
+        ring(number)
+    recording.hold.set()
+    _wait_for(lambda: recording.sent == [1, 999])
+    time.sleep(0.05)
+    assert recording.sent == [1, 999]
+
+
+def test_last_ring_is_never_left_lying(layer):
+    recording = layer(RecordingLayer())
+    for number in range(1, 3000):
+        ring(number)
+    _wait_for(lambda: recording.sent[-1:] == [2999])
+
+
+@pytest.mark.parametrize("error", [OSError("no Redis"), RuntimeError("x"), TypeError("x")], ids=repr)
+def test_broken_layer_is_a_warning_and_the_next_ring_goes_out(layer, caplog, error):
+    recording = layer(RecordingLayer(error))
+    ring(7)
+    _wait_for(lambda: "could not ring for position 7" in caplog.text)
+    recording.error = None
+    ring(8)
+    _wait_for(lambda: recording.sent == [7, 8])
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_hanging_layer_holds_nobody_up_and_is_given_up(layer, monkeypatch, caplog):
+    monkeypatch.setattr(doorbell, "SEND_LIMIT", 0.3)
+    recording = layer(RecordingLayer())
+    recording.hold.clear()
+    ring(1)
+    _wait_for(lambda: recording.sent == [1])
+    started = time.monotonic()
+    for number in range(2, 101):
+        ring(number)
+    assert time.monotonic() - started < 0.2
+    _wait_for(lambda: recording.sent == [1, 100])
+    recording.hold.set()
+    ring(101)
+    _wait_for(lambda: recording.sent[-1] == 101)
+    assert "could not ring for position 1 (TimeoutError)" in caplog.text
+
+
+def test_ring_goes_out_again_after_the_loop_that_carried_one_has_ended(layer):
+    recording = layer(RecordingLayer())
+    recording.hold.clear()
+    with Ear():
+        ring(1)
+        _wait_for(lambda: 1 in recording.sent)
+    recording.hold.set()
+    ring(2)
+    _wait_for(lambda: recording.sent[-1] == 2)
+
+
+def test_forked_child_can_ring(layer):
+    with Ear() as ear:
+        assert ear.hears(1)
+        pid = os.fork()
+        if pid == 0:
+            recording = RecordingLayer()
+            doorbell.get_channel_layer = lambda: recording
+            ring(5)
+            deadline = time.monotonic() + 5
+            while recording.sent != [5] and time.monotonic() < deadline:
+                time.sleep(0.01)
+            os._exit(0 if recording.sent == [5] else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+# Listening
+
+
+def test_listener_rings_for_itself_with_the_head_that_it_knows(monkeypatch):
+    monkeypatch.setattr(doorbell, "HEARTBEAT", 0.05)
+    with Ear(head=42) as ear:
+        _wait_for(lambda: ear.numbers().count(42) >= 3)
+
+
+def test_listener_makes_a_new_connection_when_it_hears_nothing(monkeypatch, layer):
+    class Deaf(InMemoryChannelLayer):
+        """Sends nothing; counts how often it was made anew."""
+
+        flushed = 0
+
+        async def group_send(self, group, message):
+            pass
+
+        async def flush(self):
+            self.flushed += 1
+            await super().flush()
+
+    monkeypatch.setattr(doorbell, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(doorbell, "SILENCE", 0.1)
+    deaf = layer(Deaf())
+    with Ear():
+        _wait_for(lambda: deaf.flushed >= 3)
+
+
+def test_listener_outlives_a_layer_that_fails_for_a_while(monkeypatch, layer):
+    class Failing(InMemoryChannelLayer):
+        fails = True
+
+        async def new_channel(self, prefix="specific."):
+            if self.fails:
+                raise OSError("no Redis")
+            return await super().new_channel(prefix)
+
+        async def flush(self):
+            raise OSError("no Redis")
+
+    monkeypatch.setattr(doorbell, "HEARTBEAT", 0.02)
+    failing = layer(Failing())
+    with Ear() as ear:
+        time.sleep(0.2)
+        assert ear.heard == []
+        failing.fails = False
+        assert ear.hears(5)
+
+
+def test_listener_ends_when_it_is_cancelled_at_any_moment(monkeypatch):
+    monkeypatch.setattr(doorbell, "HEARTBEAT", 0.001)
+    monkeypatch.setattr(doorbell, "SILENCE", 0.002)
+    for delay in range(40):
+        with Ear():
+            time.sleep(delay * 0.0005)
+
+
+# With a real Redis
+
+
+@pytest.fixture(scope="module")
+def redis_server():
+    with Redis() as server:
+        yield server
+
+
+@pytest.fixture
+def pubsub(redis_server, settings):
+    """The layer of production, on a Redis that only this module uses."""
+    settings.CHANNEL_LAYERS = _pubsub_layer(redis_server.port)
+    return redis_server
+
+
+def _pubsub_layer(port):
+    hosts = [{"address": f"redis://127.0.0.1:{port}/0", "socket_timeout": None}]
+    backend = "channels_redis.pubsub.RedisPubSubChannelLayer"
+    return {"default": {"BACKEND": backend, "CONFIG": {"hosts": hosts, "prefix": "killmail:"}}}
+
+
+@pytest.mark.services
+def test_ring_through_redis_arrives_at_once(pubsub):
+    with Ear() as ear:
+        assert ear.hears(1)
+        delays = []
+        for number in range(2, 30):
+            ring(number)
+            delays.append(ear.seconds_until(number))
+    assert max(delays) < 0.3
+
+
+@pytest.mark.services
+def test_quiet_listener_hears_after_longer_than_any_timeout(pubsub, monkeypatch):
+    monkeypatch.setattr(doorbell, "HEARTBEAT", 60.0)
+    monkeypatch.setattr(doorbell, "SILENCE", 60.0)
+    with Ear() as ear:
+        assert ear.hears(1)
+        time.sleep(5.5)  # redis-py's own limit is 5 s
+        ring(2)
+        assert ear.seconds_until(2) < 0.5
+
+
+def _flush_all(server):
+    with redis.Redis(port=server.port) as client:
+        client.flushall()
+
+
+def _kill_clients(server):
+    with redis.Redis(port=server.port) as client:
+        for kind in ("normal", "pubsub"):
+            client.client_kill_filter(_type=kind, skipme=True)
+
+
+def _kill_and_start(server):
+    server.kill()
+    time.sleep(1.0)
+    server.start()
+
+
+def _pause_for_5_seconds(server):
+    server.pause()
+    time.sleep(5.0)
+    server.resume()
+
+
+FAULTS = [_flush_all, _kill_clients, Redis.restart, _kill_and_start, _pause_for_5_seconds]
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__.strip("_"))
+def test_listener_hears_again_after(pubsub, fault):
+    with Ear() as ear:
+        assert ear.hears(1)
+        fault(pubsub)
+        started = time.monotonic()
+        assert ear.hears(2, within=HEARD_AGAIN), f"deaf {time.monotonic() - started:.1f} s after {fault.__name__}"
+        for number in range(3, 8):  # and stays so
+            assert ear.hears(number, within=2.0)
+
+
+@pytest.mark.services
+def test_ring_holds_nobody_up_while_redis_hangs(pubsub):
+    with Ear() as ear:
+        assert ear.hears(1)
+        pubsub.pause()
+        try:
+            started = time.monotonic()
+            for number in range(2, 500):
+                ring(number)
+            assert time.monotonic() - started < 0.3
+        finally:
+            pubsub.resume()
+
+
+class Proxy:
+    """Between clients and Redis; `freeze` makes today's connections half-open: nothing passes, nobody is told."""
+
+    def __init__(self, port):
+        self._target = port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._pairs, self._frozen, self._ended = [], [], False
+
+    def __enter__(self):
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ended = True
+        self._thread.join(5)
+        for each in [self._listening, *(end for pair in self._pairs + self._frozen for end in pair)]:
+            each.close()
+
+    def freeze(self):
+        self._pairs, frozen = [], self._pairs
+        self._frozen += frozen
+
+    def _run(self):
+        while not self._ended:
+            pairs = list(self._pairs)
+            other = {a: b for one, two in pairs for a, b in ((one, two), (two, one))}
+            for ready in select.select([self._listening, *other], [], [], 0.02)[0]:
+                if ready is self._listening:
+                    self._pairs.append((ready.accept()[0], socket.create_connection(("127.0.0.1", self._target))))
+                elif any(ready in pair for pair in self._pairs):
+                    self._pass_on(ready, other[ready])
+
+    def _pass_on(self, source, target):
+        data = b""
+        with contextlib.suppress(OSError):
+            data = source.recv(65536)
+            target.sendall(data)
+        if not data:
+            self._pairs = [pair for pair in self._pairs if source not in pair]
+            source.close()
+            target.close()
+
+
+class Trusting(Listener):
+    """Known to be wrong: trusts its connection, however silent."""
+
+    async def _listen_until_silent(self):
+        await self._read()
+
+
+@pytest.mark.services
+def test_listener_hears_again_after_its_connections_are_half_open(redis_server, settings):
+    with Proxy(redis_server.port) as proxy:
+        settings.CHANNEL_LAYERS = _pubsub_layer(proxy.port)
+        with Ear() as ear:
+            assert ear.hears(1)
+            proxy.freeze()
+            assert ear.hears(2, within=HEARD_AGAIN)
+
+
+@pytest.mark.services
+def test_listener_that_trusts_a_half_open_connection_stays_deaf(redis_server, settings):
+    with Proxy(redis_server.port) as proxy:
+        settings.CHANNEL_LAYERS = _pubsub_layer(proxy.port)
+        with Ear(Trusting) as ear:
+            assert ear.hears(1)
+            proxy.freeze()
+            assert not ear.hears(2, within=HEARD_AGAIN)
