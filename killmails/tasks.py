@@ -27,8 +27,6 @@ def replay_rejected(rejected_id: int) -> None:
 @shared_task
 def sweep_replays() -> None:
     """Replays what was queued more than a minute ago and not done: its message was lost."""
-    left_over = RejectedKillmail.objects.filter(
-        state=RejectedKillmail.State.QUEUED, changed_at__lt=Now() - LEFT_OVER
-    )
+    left_over = RejectedKillmail.objects.filter(state=RejectedKillmail.State.QUEUED, changed_at__lt=Now() - LEFT_OVER)
     for rejected_id in left_over.values_list("pk", flat=True):
         replay_rejected(rejected_id)

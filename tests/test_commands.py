@@ -50,9 +50,7 @@ def command(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def call(
-    folder: Path, *arguments: str, user: int | None = None, **env: str
-) -> subprocess.CompletedProcess[str]:
+def call(folder: Path, *arguments: str, user: int | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """Call a command of the copy from another folder, with nothing of our environment but what is given."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PIP_CONFIG_FILE": os.devnull} | env
     return subprocess.run(
@@ -122,8 +120,7 @@ def test_run_with_a_python_that_cannot_be_started_names_the_variable(copy: Path)
 def test_run_without_the_venv_module_names_its_package(copy: Path, tools: Path) -> None:
     command(tools / "python3", f'[ "$2" != "import venv, ensurepip" ] && exec {sys.executable} "$@"')
     assert refusal(call(copy, "run", PATH=str(tools))) == (
-        "./run: python3 has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv)"
-        " and start again"
+        "./run: python3 has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv) and start again"
     )
     assert not (copy / ".venv").exists()
 
@@ -154,9 +151,7 @@ def test_run_refuses_a_package_with_another_hash(copy: Path) -> None:
     for name in ("requirements.txt", "requirements-build.txt"):
         (copy / name).write_text(f"killboard-probe==1.0 --hash=sha256:{'0' * 64}\n")
     answer = call(copy, "run", **settings)
-    assert refusal(answer).startswith(
-        "./run: the package index served a file whose hash is not the pinned one;"
-    )
+    assert refusal(answer).startswith("./run: the package index served a file whose hash is not the pinned one;")
     assert "started" not in answer.stdout
 
 
@@ -210,6 +205,4 @@ def test_each_pinned_package_has_a_hash_and_no_index_is_named(name: str) -> None
     text = (ROOT / name).read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
     assert lines
-    assert [
-        line for line in lines if not re.match(r"[a-z0-9-]+==[^ ]+ .*--hash=sha256:[0-9a-f]{64}", line)
-    ] == []
+    assert [line for line in lines if not re.match(r"[a-z0-9-]+==[^ ]+ .*--hash=sha256:[0-9a-f]{64}", line)] == []

@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 NOT_YET = "404"
 ASK_AGAIN = 6.0  # seconds after a 404, by zKillboard's own rule
 MISSING_LIMIT = timedelta(seconds=60)  # then we look whether the feed has gone on without this number
-MAX_TRIES = 3  # for a body that may have been damaged on the way
 BROKEN_WAIT = 5.0  # seconds after a fault of our own
 BANNED_WAIT = 600.0  # seconds after a 403: blocks last up to an hour
 POINTER_SILENCE = 600.0  # seconds between two complaints about the pointer
@@ -122,7 +121,7 @@ class Feed:
 
     def _reject(self, cursor: FeedCursor, error: Unacceptable) -> float:
         sequence, tries = cursor.next_sequence, cursor.tries + 1
-        if isinstance(error, Unreadable) and tries < MAX_TRIES:
+        if isinstance(error, Unreadable) and tries < gaps.MAX_TRIES:
             logger.warning("Sequence %d cannot be read (%s); asking again.", sequence, error)
             return leave_alone(ASK_AGAIN, str(error), tries=tries)
         quarantine(sequence, error, claim=lambda: move_cursor(sequence, sequence + 1))

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from killmails.errors import BadPointer, Unacceptable
+from killmails.errors import BadPointer, Unacceptable, Unreadable, UpstreamError
 from killmails.ingest.lease import FEED
 from killmails.ingest.quarantine import quarantine
 from killmails.ingest.store import store_killmail
@@ -20,6 +20,7 @@ from killmails.upstream.zkillboard import Zkillboard
 logger = logging.getLogger(__name__)
 
 AHEAD = 20  # numbers after a missing one that are looked at
+MAX_TRIES = 3  # for a body that may have been damaged on the way
 FAR_BEHIND = 10_000  # a pointer lags by 51 at most
 GIVE_UP = timedelta(hours=24)  # upstream promises to keep files that long
 FIRST_RETRY = timedelta(seconds=10)
@@ -104,7 +105,13 @@ def fetch_one(upstream: Zkillboard) -> bool:
             _still_missing(due)
             return True
         record = parse_package(raw, sequence, datetime.now(UTC))
+    except UpstreamError:
+        _try_later(due)  # or this one would be asked for again and again, and the others never
+        raise
     except Unacceptable as error:
+        if isinstance(error, Unreadable) and due.tries + 1 < MAX_TRIES:
+            _try_later(due)
+            return True
         quarantine(sequence, error, claim=lambda: _close(due, FeedGap.Outcome.REJECTED))
         return True
     if isinstance(record, Placeholder):
@@ -122,6 +129,10 @@ def _still_missing(gap: FeedGap) -> None:
     if FeedGap.objects.filter(pk=gap.pk, found_at__lt=Now() - GIVE_UP).exists():
         logger.error("Sequence %d did not come within 24 h; given up.", gap.first_sequence)
         return _close(gap, FeedGap.Outcome.GIVEN_UP)
+    _try_later(gap)
+
+
+def _try_later(gap: FeedGap) -> None:
     wait = min(FIRST_RETRY * 2 ** min(gap.tries + 1, 10), LAST_RETRY)
     FeedGap.objects.filter(pk=gap.pk).update(tries=F("tries") + 1, next_try_at=Now() + wait)
 

@@ -89,7 +89,8 @@ def _insert_parts(record: KillmailRecord) -> None:
 def _replace(record: KillmailRecord) -> Stored:
     """Takes over a newer package of a killmail that is stored: an upload again, or a repost under a new number."""
     current = Killmail.objects.select_for_update().get(pk=record.killmail_id)
-    if (record.uploaded_at, record.sequence) <= (current.uploaded_at or 0, current.sequence or 0):
+    older = (record.uploaded_at, record.sequence) < (current.uploaded_at or 0, current.sequence or 0)
+    if older or current.package.raw() == record.raw:
         return Stored.KNOWN
     columns = _columns(record)
     same = all(getattr(current, name) == value for name, value in columns.items() if name not in PROVENANCE)

@@ -27,9 +27,7 @@ END_OF_TIME = datetime(9000, 1, 1, tzinfo=UTC)
 
 def killmail_hash(esi: dict[str, Any]) -> str:
     """The hash that CCP gives to the killmail with this ESI body. KeyError, ValueError if it is not one."""
-    final_blow: dict[str, Any] = next(
-        (attacker for attacker in esi["attackers"] if attacker["final_blow"]), {}
-    )
+    final_blow: dict[str, Any] = next((attacker for attacker in esi["attackers"] if attacker["final_blow"]), {})
     return records.killmail_hash(
         esi["victim"].get("character_id"),
         final_blow.get("character_id"),
@@ -87,9 +85,7 @@ class Tape:
         if not (math.isfinite(rate) and rate >= 0):
             raise ValueError(f"rate must be a number of killmails a second from 0, not {rate}")
         if first_sequence < 1 or ready < 0:
-            raise ValueError(
-                f"first_sequence must be from 1 and ready from 0, not {first_sequence} and {ready}"
-            )
+            raise ValueError(f"first_sequence must be from 1 and ready from 0, not {first_sequence} and {ready}")
         if loop and not killmails:
             raise ValueError("an empty recording cannot be looped")
         self.killmails = list(killmails)
@@ -155,9 +151,7 @@ class Tape:
             return self._by_hand[index - clocked]
         record = self.killmails[(sequence - 1) % len(self.killmails) if self.loop else index]
         uploaded_at = int(self._uploaded_at(index))
-        return _package(
-            _revived(record, sequence, uploaded_at) if self.loop else record, sequence, uploaded_at
-        )
+        return _package(_revived(record, sequence, uploaded_at) if self.loop else record, sequence, uploaded_at)
 
     def _clocked(self) -> int:
         """How many killmails of the recording are published."""

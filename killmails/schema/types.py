@@ -35,9 +35,7 @@ class Victim(graphene.ObjectType):
     corporation = graphene.Field(Corporation, source="victim_corporation", description="The owner's corporation.")
     alliance = graphene.Field(Alliance, source="victim_alliance", description="Null where the corporation was in none.")
     faction = graphene.Field(Faction, source="victim_faction", description="In factional warfare.")
-    ship_type = graphene.Field(
-        InventoryType, required=True, source="victim_ship_type", description="What was lost."
-    )
+    ship_type = graphene.Field(InventoryType, required=True, source="victim_ship_type", description="What was lost.")
     damage_taken = graphene.BigInt(required=True, description="Hit points.")
     position = graphene.Field(Position, description="Null before November 2015.")
 

@@ -53,9 +53,7 @@ class Client:
         """
         with self._wire.cut_after(self._deadline):
             try:
-                with self._session.get(
-                    url, stream=True, allow_redirects=False, timeout=self._deadline
-                ) as response:
+                with self._session.get(url, stream=True, allow_redirects=False, timeout=self._deadline) as response:
                     return self._read(response)
             except (requests.RequestException, HTTPError, OSError) as error:
                 raise UpstreamUnreachable(f"{url}: {self._cause(error)}") from error
@@ -64,6 +62,17 @@ class Client:
         if response.status_code not in (200, 404):
             self._wire.hang_up()
             raise UpstreamRefused(response.status_code, retry_after(response.headers.get("Retry-After")))
+        try:
+            body = self._body(response)
+        except Unacceptable:
+            if response.status_code != 404:
+                raise
+            body = b""  # whatever it is: that it is a 404 is all that counts
+        if self._wire.was_cut:  # without a declared length the end of our making looks like the body's own
+            raise UpstreamUnreachable(f"{response.url}: no complete answer within {self._deadline:.0f} s")
+        return Answer(response.status_code, body)
+
+    def _body(self, response: requests.Response) -> bytes:
         body = bytearray()
         try:
             for chunk in response.raw.stream(CHUNK, decode_content=True):
@@ -74,9 +83,7 @@ class Client:
         except DecodeError as error:
             self._wire.hang_up()
             raise Unreadable(Reason.NOT_JSON, "the body cannot be unpacked", bytes(body[:KEPT])) from error
-        if self._wire.was_cut:  # without a declared length the end of our making looks like the body's own
-            raise UpstreamUnreachable(f"{response.url}: no complete answer within {self._deadline:.0f} s")
-        return Answer(response.status_code, bytes(body))
+        return bytes(body)
 
     def _cause(self, error: Exception) -> str:
         if self._wire.was_cut:

@@ -101,15 +101,14 @@ def test_every_odd_kind_of_killmail_is_in_the_shipped_recording() -> None:
     assert any(item["singleton"] == 2 for item in items)
     assert any(item.get("items") for item in items)
     assert any(
-        attacker.keys() & {"faction_id", "character_id", "corporation_id"} == {"faction_id"}
-        for attacker in attackers
+        attacker.keys() & {"faction_id", "character_id", "corporation_id"} == {"faction_id"} for attacker in attackers
     )
     assert any("ship_type_id" not in attacker for attacker in attackers)
     assert any(attacker["security_status"] > 5 for attacker in attackers)
     assert {type(attacker["security_status"]) for attacker in attackers} == {int, float}
-    assert any(
-        esi["attackers"][0].get("character_id") == esi["victim"].get("character_id", 0) for esi in bodies
-    ), "a pilot who killed himself"
+    assert any(esi["attackers"][0].get("character_id") == esi["victim"].get("character_id", 0) for esi in bodies), (
+        "a pilot who killed himself"
+    )
 
 
 TABLES = {

@@ -18,9 +18,7 @@ from killmails.records import KillmailRecord, parse_package
 AGENT = {"User-Agent": "killboard-tests (nobody@example.com)"}
 
 
-def ask(
-    server: RecordingServer, path: str, headers: dict[str, str] | None = None
-) -> tuple[int, dict[str, str], bytes]:
+def ask(server: RecordingServer, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
     with closing(http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=5)) as connection:
         connection.request("GET", path, headers=AGENT if headers is None else headers)
         response = connection.getresponse()

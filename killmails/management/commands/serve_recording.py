@@ -23,9 +23,7 @@ def rate_argument(text: str) -> float:
     except ValueError:
         rate = math.nan
     if not 0 < rate <= MAX_RATE:
-        raise argparse.ArgumentTypeError(
-            f"must be killmails a second, above 0 and at most {MAX_RATE:g}, not {text!r}"
-        )
+        raise argparse.ArgumentTypeError(f"must be killmails a second, above 0 and at most {MAX_RATE:g}, not {text!r}")
     return rate
 
 
@@ -45,12 +43,8 @@ class Command(BaseCommand):
             "file", nargs="?", type=Path, help="a recording, one killmail a line (default: the shipped)"
         )
         parser.add_argument("--rate", type=rate_argument, default=1.0, help="killmails a second (default 1)")
-        parser.add_argument(
-            "--port", type=port_argument, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}; 0 = any"
-        )
-        parser.add_argument(
-            "--loop", action="store_true", help="start again at the end, as new killmails of now"
-        )
+        parser.add_argument("--port", type=port_argument, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}; 0 = any")
+        parser.add_argument("--loop", action="store_true", help="start again at the end, as new killmails of now")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -66,9 +60,7 @@ class Command(BaseCommand):
             ) from error
         try:
             manner = "again and again" if options["loop"] else "once"
-            self.stdout.write(
-                f"{len(killmails)} killmails, {options['rate']:g} a second, {manner}, at {server.url}"
-            )
+            self.stdout.write(f"{len(killmails)} killmails, {options['rate']:g} a second, {manner}, at {server.url}")
             self.stdout.write(f"Point a board at it: R2Z2_URL={server.url} FEED=live   (Ctrl-C stops)")
             self.stdout.flush()
             threading.Event().wait()

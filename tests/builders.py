@@ -1,0 +1,146 @@
+"""Small builders: ESI bodies and feed packages with the right hash, real killmails, and dumps of what is stored."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from killmails.models import (
+    Alliance,
+    Attacker,
+    Character,
+    Corporation,
+    Faction,
+    FeedGap,
+    InventoryType,
+    Killmail,
+    KillmailEvent,
+    KillmailPackage,
+    LogHead,
+    RejectedKillmail,
+    SolarSystem,
+)
+from killmails.recording.server import killmail_hash, load_recording
+from killmails.recording.tape import php_json
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL_KILLMAILS = ROOT.parent / "shared/data/killmails.jsonl"
+UPLOADED_AT = 1_790_000_000
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
+KILLMAIL_TABLES = [
+    Killmail, Attacker, KillmailPackage, KillmailEvent,
+    Alliance, Character, Corporation, Faction, InventoryType, SolarSystem,
+]  # fmt: skip
+NO_TIMESTAMPS = {"stored_at", "created_at"}
+
+
+def esi_body(killmail_id: int, **changes: Any) -> dict[str, Any]:
+    """An ESI body with two attackers, a nested item, and nothing left out that ESI may give."""
+    return {
+        "killmail_id": killmail_id,
+        "killmail_time": "2026-11-20T12:34:56Z",
+        "solar_system_id": 30000142,
+        "war_id": 700001,
+        "moon_id": 40009082,
+        "victim": {
+            "character_id": 2100000001,
+            "corporation_id": 98000001,
+            "alliance_id": 99000001,
+            "faction_id": 500001,
+            "ship_type_id": 587,
+            "damage_taken": 1234,
+            "position": {"x": -1.5e11, "y": 2.25e10, "z": 3},
+            "items": [
+                {"item_type_id": 2048, "flag": 11, "singleton": 0, "quantity_destroyed": 1},
+                {
+                    "item_type_id": 3465, "flag": 5, "singleton": 0, "quantity_dropped": 1,
+                    "items": [{"item_type_id": 34, "flag": 0, "singleton": 0, "quantity_dropped": 5000000000}],
+                },
+            ],
+        },
+        "attackers": [attacker(final_blow=True), attacker(character_id=2100000003, damage_done=234)],
+    } | changes  # fmt: skip
+
+
+def attacker(**changes: Any) -> dict[str, Any]:
+    return {
+        "character_id": 2100000002,
+        "corporation_id": 98000002,
+        "alliance_id": 99000002,
+        "faction_id": 500002,
+        "ship_type_id": 603,
+        "weapon_type_id": 3178,
+        "damage_done": 1000,
+        "final_blow": False,
+        "security_status": -1.5,
+    } | changes
+
+
+def package(sequence: int, esi: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """A package of the feed whose hash is that of its body; killmail 1,000 + `sequence` unless `esi` says another."""
+    esi = esi_body(1000 + sequence) if esi is None else esi
+    return {
+        "killmail_id": esi["killmail_id"],
+        "hash": killmail_hash(esi),
+        "esi": esi,
+        "zkb": zkb_block(),
+        "uploaded_at": UPLOADED_AT + sequence,
+        "sequence_id": sequence,
+    } | changes
+
+
+def zkb_block(**changes: Any) -> dict[str, Any]:
+    return {
+        "locationID": 40009082,
+        "fittedValue": 1000000.25,
+        "droppedValue": 5,
+        "destroyedValue": 2000000.5,
+        "totalValue": 2000005.5,
+        "points": 7,
+        "npc": False,
+        "solo": False,
+        "awox": True,
+        "labels": ["tz:au", "cat:6", "#:2+", "pvp"],
+    } | changes
+
+
+def raw_package(sequence: int, esi: dict[str, Any] | None = None, **changes: Any) -> bytes:
+    return php_json(package(sequence, esi, **changes))
+
+
+def without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name != key}
+
+
+def real_killmails() -> list[dict[str, Any]]:
+    """`{"killmail_id", "hash", "esi", "zkb"}` each: the collection beside this checkout where there is one, else the
+    shipped recording.
+    """
+    if not REAL_KILLMAILS.exists():
+        return load_recording()
+    return [json.loads(line) for line in REAL_KILLMAILS.read_text().splitlines()]
+
+
+def dump(ignore: set[str] | None = None) -> dict[str, list[Any]]:
+    """All that is stored about killmails, in order, without times of storing."""
+    left_out = NO_TIMESTAMPS | (ignore or set())
+    tables = {}
+    for model in KILLMAIL_TABLES:
+        names = [field.attname for field in model._meta.concrete_fields if field.attname not in left_out]
+        if model is Attacker:
+            names.remove("id")
+        rows = model.objects.values_list(*names)
+        tables[model.__name__] = sorted(tuple(map(repr, map(_plain, row))) for row in rows)
+    return tables
+
+
+def _plain(value: Any) -> Any:
+    return bytes(value) if isinstance(value, memoryview) else value
+
+
+def counts() -> dict[str, int]:
+    """How many rows there are, of everything that the feed writes; tables without rows are left out."""
+    everything = [*KILLMAIL_TABLES, FeedGap, RejectedKillmail]
+    found = {model.__name__: model.objects.count() for model in everything}
+    found["position"] = LogHead.objects.get(pk=1).position
+    return {name: count for name, count in found.items() if count}

@@ -1,0 +1,241 @@
+"""Speaking HTTP: limits on time and size, no redirects, nothing from the environment."""
+
+import gzip
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from killmails.errors import Reason, Unacceptable, Unreadable, UpstreamRefused, UpstreamUnreachable
+from killmails.upstream.http import BODY_CAP, KEPT, Answer, Client, retry_after
+from tests.fake_r2z2 import FakeR2Z2, Reply
+
+
+@pytest.fixture
+def fake():
+    with FakeR2Z2() as fake:
+        yield fake
+
+
+def get(fake: FakeR2Z2, deadline: float = 5.0) -> Answer:
+    return Client("tests/1 (tests@example.com)", deadline).get(f"{fake.url}/ephemeral/1.json")
+
+
+# What arrives
+
+
+def test_body_arrives_as_it_was_sent(fake):
+    fake.put(1, bytes(range(256)) * 40)
+    assert get(fake) == Answer(200, bytes(range(256)) * 40)
+
+
+def test_gzip_is_unpacked(fake):
+    fake.script(1, Reply(gzip.compress(b"killmail"), headers={"Content-Encoding": "gzip"}))
+    assert get(fake) == Answer(200, b"killmail")
+
+
+def test_404_is_an_answer(fake):
+    assert get(fake).status == 404
+
+
+@pytest.mark.parametrize("body", [b"x" * (BODY_CAP + 1), b"no gzip"])
+def test_404_is_one_whatever_its_body_is(fake, body):
+    headers = {"Content-Encoding": "gzip"} if body == b"no gzip" else {}
+    fake.script(1, Reply(body, status=404, headers=headers))
+    assert get(fake) == Answer(404, b"")
+
+
+def test_question_names_us_and_asks_for_gzip(fake):
+    get(fake)
+    asked = fake.headers[0]
+    assert (asked["User-Agent"], asked["Accept-Encoding"]) == ("tests/1 (tests@example.com)", "gzip")
+
+
+def test_connection_is_kept_for_the_next_question(fake):
+    fake.put(1, b"x")
+    client = Client("tests")
+    for _ in range(3):
+        client.get(f"{fake.url}/ephemeral/1.json")
+        client.get(f"{fake.url}/ephemeral/2.json")
+    assert fake.connections == 1
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("status", [201, 204, 206, 301, 304, 400, 401, 403, 420, 429, 500, 502, 503, 504, 599])
+def test_any_other_status_is_a_refusal(fake, status):
+    fake.script(1, Reply(b"" if status in (204, 304) else b"<html>", status=status, headers={"Retry-After": "7"}))
+    with pytest.raises(UpstreamRefused) as caught:
+        get(fake)
+    assert (caught.value.status, caught.value.retry_after) == (status, 7.0)
+
+
+def test_refusal_costs_the_connection_but_not_the_next_question(fake):
+    fake.script(1, Reply(b"x" * 1_000_000, status=503), Reply(b"fine"))
+    client = Client("tests")
+    with pytest.raises(UpstreamRefused):
+        client.get(f"{fake.url}/ephemeral/1.json")
+    assert client.get(f"{fake.url}/ephemeral/1.json").body == b"fine"
+
+
+@pytest.mark.parametrize("target", ["http://169.254.169.254/latest/meta-data/", "{url}/ephemeral/2.json", "//evil"])
+def test_redirect_is_not_followed(fake, target):
+    fake.script(1, Reply(status=302, headers={"Location": target.format(url=fake.url)}))
+    fake.put(2, b"somewhere else")
+    with pytest.raises(UpstreamRefused, match="302"):
+        get(fake)
+    assert fake.asked == ["1"]
+
+
+def test_proxies_and_passwords_of_the_environment_are_not_used(fake, monkeypatch, tmp_path):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login user password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    fake.put(1, b"x")
+    assert get(fake).body == b"x"
+    assert "Authorization" not in fake.headers[0]
+
+
+# Time
+
+
+def dripping(body: bytes) -> Iterator[bytes]:
+    for byte in body:
+        time.sleep(0.05)
+        yield bytes([byte])
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(silent_for=30),
+        Reply(b"x" * 1000, drip=0.05),
+        Reply(gzip.compress(bytes(range(256))), drip=0.05, headers={"Content-Encoding": "gzip"}),
+        Reply(stream=lambda: dripping(b"x" * 100)),
+        Reply(b"x" * 1000, drip=0.05, status=404),
+    ],
+    ids=["silence", "drip", "packed drip", "drip without a length", "dripping 404"],
+)
+def test_answer_that_takes_too_long_is_cut_at_the_deadline(fake, reply):
+    fake.script(1, reply)
+    began = time.monotonic()
+    with pytest.raises(UpstreamUnreachable, match="no complete answer within 1 s"):
+        get(fake, deadline=0.6)
+    assert 0.5 < time.monotonic() - began < 1.5
+
+
+def test_question_after_one_that_was_cut_is_answered(fake):
+    fake.script(1, Reply(silent_for=30), Reply(b"fine"))
+    client = Client("tests", 0.3)
+    with pytest.raises(UpstreamUnreachable):
+        client.get(f"{fake.url}/ephemeral/1.json")
+    assert client.get(f"{fake.url}/ephemeral/1.json").body == b"fine"
+
+
+def test_deadline_of_one_question_does_not_cut_the_next(fake):
+    fake.put(1, b"x")
+    fake.script(2, Reply(b"yyyy", drip=0.1))
+    client = Client("tests", 0.6)
+    client.get(f"{fake.url}/ephemeral/1.json")
+    time.sleep(0.4)
+    assert client.get(f"{fake.url}/ephemeral/2.json").body == b"yyyy"
+
+
+# Answers cut short
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_body_shorter_than_declared_is_no_answer(fake, packed):
+    body = gzip.compress(b"killmail" * 100) if packed else b"killmail"
+    fake.script(1, Reply(body[:-3], declared=len(body), headers={"Content-Encoding": "gzip"} if packed else {}))
+    with pytest.raises(UpstreamUnreachable):
+        get(fake)
+
+
+def test_body_cut_within_a_chunk_is_no_answer(fake):
+    fake.script(1, Reply(stream=lambda: iter([b"a\r\nkill"]), headers={"Transfer-Encoding": "chunked"}))
+    with pytest.raises(UpstreamUnreachable):
+        get(fake)
+
+
+def test_connection_without_an_answer_is_unreachable(fake):
+    fake.script(1, Reply(hang_up=True))
+    with pytest.raises(UpstreamUnreachable, match="no connection"):
+        get(fake)
+
+
+def test_closed_port_is_unreachable():
+    with FakeR2Z2() as gone:
+        pass
+    with pytest.raises(UpstreamUnreachable, match=gone.url):
+        get(gone)
+
+
+def test_body_that_cannot_be_unpacked_is_unreadable(fake):
+    fake.script(1, Reply(b"plainly no gzip", headers={"Content-Encoding": "gzip"}), Reply(b"fine"))
+    client = Client("tests")
+    with pytest.raises(Unreadable) as caught:
+        client.get(f"{fake.url}/ephemeral/1.json")
+    assert caught.value.reason is Reason.NOT_JSON
+    assert client.get(f"{fake.url}/ephemeral/1.json").body == b"fine"
+
+
+# Size
+
+
+def test_body_of_exactly_the_cap_is_taken_and_one_byte_more_is_not(fake):
+    fake.script(1, Reply(b"x" * BODY_CAP), Reply(b"x" * (BODY_CAP + 1)), Reply(b"fine"))
+    client, url = Client("tests"), f"{fake.url}/ephemeral/1.json"
+    assert len(client.get(url).body) == BODY_CAP
+    with pytest.raises(Unacceptable) as caught:
+        client.get(url)
+    assert (caught.value.reason, caught.value.raw) == (Reason.TOO_LARGE, b"x" * KEPT)
+    assert client.get(url).body == b"fine"
+
+
+def test_body_without_end_is_left_when_the_cap_is_reached(fake):
+    def endless():
+        while True:
+            yield b"x" * 65536
+
+    fake.script(1, Reply(stream=endless))
+    began = time.monotonic()
+    with pytest.raises(Unacceptable, match="TOO_LARGE"):
+        get(fake)
+    assert time.monotonic() - began < 2
+
+
+# Retry-After
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("\u0661\u0662", None),
+        ("Fri, 99 Foo 2026 99:99:99 GMT", None),
+        ("0", 0.0),
+        ("5", 5.0),
+        (" 37 ", 37.0),
+        ("86400", 86400.0),
+        ("86401", 86400.0),
+        ("9" * 400, 86400.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 21 Oct 2015 07:28:00", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86400.0),
+    ],
+)
+def test_retry_after_is_seconds_up_to_a_day_or_nothing(value, seconds):
+    assert retry_after(value) == seconds
+
+
+def test_retry_after_as_a_date_is_the_seconds_until_then():
+    assert 88 < retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)) <= 90
