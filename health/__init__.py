@@ -1,1 +1,1 @@
-"""Watches the board and its services."""
+"""Will watch the board and its services; empty so far."""

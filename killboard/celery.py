@@ -11,10 +11,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "killboard.settings")
 
 from django.conf import settings
 
-from killboard.feed_step import FeedStep
+from killboard.feed_step import FEED_QUEUE, FeedStep
 from killboard.services import require_services
 
-FEED_QUEUE = "feed"
 BULK_QUEUE = "bulk"
 DELIVERIES = 5  # then a message is dropped: a task that kills its process must not run for ever
 MINUTE = 60.0
@@ -73,7 +72,11 @@ app.conf.update(
     timezone="UTC",
     beat_schedule_filename=str(settings.DATA_DIR / "beat"),
     beat_schedule={
-        "sweep": {"task": "killmails.tasks.sweep_replays", "schedule": schedule(MINUTE)},
+        "sweep": {
+            "task": "killmails.tasks.sweep_replays",
+            "schedule": schedule(MINUTE),
+            "options": {"expires": MINUTE},
+        },
     },
 )
 app.autodiscover_tasks(["killmails"])

@@ -2,18 +2,20 @@
 
 import logging
 import threading
+import time
 from typing import Any, Self
 
 from celery import Celery
 from celery.beat import Service
 from celery.worker import WorkController, state
 
-from killboard.celery import BULK_QUEUE, FEED_QUEUE, app
+from killboard.celery import BULK_QUEUE, app
+from killboard.feed_step import FEED_QUEUE
 
 logger = logging.getLogger(__name__)
 
 BEAT_SLEEP = 1.0  # seconds; beat notices its end only between two sleeps
-STOP_LIMIT = 5.0  # seconds
+STOP_LIMIT = 6.0  # seconds, for both together
 
 
 class Worker:
@@ -35,8 +37,9 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self._beat.stop(wait=False)
         state.should_stop = 0  # the worker's loop looks at it; it installs no signal handlers in a thread
+        ends_at = time.monotonic() + STOP_LIMIT
         for thread in self._threads:
-            thread.join(STOP_LIMIT)
+            thread.join(max(0.0, ends_at - time.monotonic()))
             if thread.is_alive():
                 logger.warning("%s has not ended within %.0f s; leaving it.", thread.name, STOP_LIMIT)
 

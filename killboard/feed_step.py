@@ -12,6 +12,7 @@ from django.conf import settings
 
 logger = logging.getLogger(__name__)
 
+FEED_QUEUE = "feed"
 STOP_LIMIT = 5.0  # seconds
 
 
@@ -21,14 +22,17 @@ class FeedStep(StartStopStep):
     # After the pool: its children are forked by then, and inherit nothing of ours.
     requires = ("celery.worker.components:Pool",)
 
-    def __init__(self, worker: Any, feed_url: str = settings.R2Z2_URL, **options: Any) -> None:
+    def __init__(self, worker: Any, feed_url: str | None = None, **options: Any) -> None:
         super().__init__(worker, **options)
-        self._url = feed_url
+        self._given_url = feed_url
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._upstream: Any = None
 
     def include_if(self, worker: Any) -> bool:
-        return settings.FEED != "off" and "feed" in worker.app.amqp.queues.consume_from
+        # A recording is played by `manage.py serve` alone; nobody else may bring real killmails into its database.
+        wanted = settings.FEED == "live" or (settings.FEED == "recorded" and self._given_url is not None)
+        return wanted and FEED_QUEUE in worker.app.amqp.queues.consume_from
 
     def start(self, worker: Any) -> None:
         # Models can be imported only now, when Django is set up.
@@ -38,14 +42,17 @@ class FeedStep(StartStopStep):
         if settings.FEED == "live" and not settings.CONTACT:
             logger.warning("CONTACT is not set: tell zKillboard who you are, or it may block this board.")
         holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
-        feed = Feed(Zkillboard(self._url, settings.CONTACT), holder)
+        url = self._given_url or settings.R2Z2_URL
+        self._upstream = Zkillboard(url, settings.CONTACT)
+        feed = Feed(self._upstream, holder)
         self._thread = threading.Thread(target=feed.run, args=[self._stop], name="feed", daemon=True)
         self._thread.start()
-        logger.info("Following the feed at %s as %s.", self._url, holder)
+        logger.info("Following the feed at %s as %s.", url, holder)
 
     def stop(self, worker: Any) -> None:
         self._stop.set()
         if self._thread:
+            self._upstream.hang_up()  # an answer under way may take as long as its deadline
             self._thread.join(STOP_LIMIT)
 
     terminate = stop

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from urllib.parse import urlsplit
@@ -33,16 +34,21 @@ def require_services() -> None:
 
     Asks once in a process.
     """
+    ask_services(_ask_for_tables)
+    pubsub = "Redis (distributed)" if settings.USE_REDIS_PUBSUB else "In-memory (single process only)"
+    logger.info("PubSub: %s", pubsub)
+
+
+def ask_services(*also: Callable[[], None]) -> None:
+    """Ends the process with exit code 2 when a service that is set does not answer."""
     try:
         # In a thread: servers import us from within their event loop, where Django's database refuses to work.
         with ThreadPoolExecutor(max_workers=1) as thread:
-            for ask in (_ask_database, _ask_redis, _ask_rabbitmq):
+            for ask in (_ask_database, _ask_redis, _ask_rabbitmq, *also):
                 thread.submit(ask).result()
     except ServiceError as error:
         print(f"killboard does not start: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    pubsub = "Redis (distributed)" if settings.USE_REDIS_PUBSUB else "In-memory (single process only)"
-    logger.info("PubSub: %s", pubsub)
 
 
 def _ask_database() -> None:
@@ -51,11 +57,20 @@ def _ask_database() -> None:
         if settings.DATABASE_URL:
             # Not through the pool, whose time-out would hide the reason.
             psycopg.connect(settings.DATABASE_URL, connect_timeout=LIMIT).close()
+        else:
+            connection.ensure_connection()
+    except (Error, psycopg.Error) as error:
+        where = _where(settings.DATABASE_URL) if settings.DATABASE_URL else connection.settings_dict["NAME"]
+        raise ServiceError(f"{variable}: {where} {_cause(error)}.") from error
+    finally:
+        connection.close()
+
+
+def _ask_for_tables() -> None:
+    try:
         executor = MigrationExecutor(connection)
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
             raise ServiceError("the database lacks tables of this version; run: python manage.py migrate", 5)
-    except (Error, psycopg.Error) as error:
-        raise ServiceError(f"{variable}: {_where(settings.DATABASE_URL)} {_cause(error)}.") from error
     finally:
         connection.close()
 

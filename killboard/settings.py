@@ -12,6 +12,7 @@ from killboard.environment import Environment, SettingError, misspelt, read_dote
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 INSECURE_KEY = "insecure-key-for-a-board-on-your-own-machine-never-for-production"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DATABASE_EXAMPLE = "postgresql://user:password@localhost:5432/killboard"
 REDIS_EXAMPLE = "redis://user:password@localhost:6379/0"
 RABBITMQ_EXAMPLE = "amqp://user:password@localhost:5672/"
@@ -93,9 +94,13 @@ def _read(env: Environment) -> dict[str, Any]:
     use_redis = env.boolean("USE_REDIS_PUBSUB", bool(redis_url))
     if use_redis and not redis_url:
         raise SettingError(f"REDIS_URL: is missing while USE_REDIS_PUBSUB=true; write it like {REDIS_EXAMPLE}.")
-    if not (database_url and rabbitmq_url):
-        _make_folder(data_dir)
+    _make_folder(data_dir)
     debug = env.boolean("DEBUG", not services)
+    host = env.text("HOST", "127.0.0.1")
+    if debug and host not in LOOPBACK:
+        raise SettingError(
+            f"DEBUG: true shows errors to everybody, and HOST={host} lets everybody in; set DEBUG=false."
+        )
     feed_asked, feed = _feed(env, data_dir, services, database_url)
     file = data_dir / ("recorded.sqlite3" if feed == "recorded" else "killboard.sqlite3")
     return {
@@ -107,12 +112,12 @@ def _read(env: Environment) -> dict[str, Any]:
         "FEED_ASKED": feed_asked,
         "FEED": feed,
         "R2Z2_URL": _feed_address(env),
-        "CONTACT": env.text("CONTACT"),
+        "CONTACT": _contact(env),
         "DEBUG": debug,
         "SECRET_KEY": _secret_key(env, debug),
         "ALLOWED_HOSTS": env.words("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"],
         "CSRF_TRUSTED_ORIGINS": env.words("TRUSTED_ORIGINS"),
-        "HOST": env.text("HOST", "127.0.0.1"),
+        "HOST": host,
         "PORT": env.integer("PORT", 4000, 1, 65535),
         "LOG_LEVEL": env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")).upper(),
         "DATABASES": {"default": _database(database_url, file)},
@@ -124,9 +129,18 @@ def _feed_address(env: Environment) -> str:
     example = "https://r2z2.zkillboard.com"
     address = env.address("R2Z2_URL", ("https", "http"), example, default=example).rstrip("/")
     parts = split_address("R2Z2_URL", address, ("https", "http"), example)
-    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise SettingError("R2Z2_URL: must begin with https:// (http:// only for this machine itself).")
     return address
+
+
+def _contact(env: Environment) -> str:
+    contact = env.text("CONTACT")
+    if not (contact.isascii() and contact.isprintable()):
+        raise SettingError(
+            "CONTACT: is sent in a header, so it must be printable ASCII; an e-mail address, for example."
+        )
+    return contact
 
 
 def _load() -> tuple[dict[str, Any], list[str]]:
@@ -159,7 +173,6 @@ INSTALLED_APPS = [
     "graphene_django",
     "killmails",
     "realtime",
-    "health",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -190,8 +203,8 @@ GRAPHENE = {"SCHEMA": "killboard.schema.schema", "SCHEMA_OUTPUT": "docs/schema.g
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "killboard.debug.AddressesHidden"
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "var" / "static"
 WHITENOISE_USE_FINDERS = True
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}

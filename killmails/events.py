@@ -20,7 +20,7 @@ CHECKPOINT = "CHECKPOINT"  # never stored: only says where the log stands
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One event, with its killmail loaded as far as any selection can ask. No killmail at a checkpoint."""
+    """One event, with its killmail loaded as far as was asked. No killmail at a checkpoint."""
 
     epoch: str
     position: int

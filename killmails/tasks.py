@@ -6,7 +6,7 @@ from datetime import timedelta
 from celery import shared_task
 from django.db.models.functions import Now
 
-from killmails.errors import Unacceptable
+from killmails.errors import Outrun, Unacceptable
 from killmails.ingest.quarantine import replay
 from killmails.models import RejectedKillmail
 
@@ -20,13 +20,15 @@ def replay_rejected(rejected_id: int) -> None:
     """Tries a quarantined package again."""
     try:
         replay(rejected_id)
+    except Outrun as error:
+        logger.info("%s", error)
     except Unacceptable as error:
         logger.warning("Quarantined package %d still cannot be accepted: %s", rejected_id, error)
 
 
 @shared_task
 def sweep_replays() -> None:
-    """Replays what was queued more than a minute ago and not done: its message was lost."""
+    """Queues again what was queued more than a minute ago and not done: its message was lost."""
     left_over = RejectedKillmail.objects.filter(state=RejectedKillmail.State.QUEUED, changed_at__lt=Now() - LEFT_OVER)
     for rejected_id in left_over.values_list("pk", flat=True):
-        replay_rejected(rejected_id)
+        replay_rejected.delay(rejected_id)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -15,7 +16,10 @@ from realtime.operations import BadOperation, Engine, Operation
 logger = logging.getLogger(__name__)
 
 INIT_LIMIT = 10.0  # seconds until connection_init must have come
-MAX_WAITING = 1000  # messages that a socket may be behind
+MAX_WAITING = 256  # messages that a socket may be behind
+MAX_WAITING_SIZE = 1024 * 1024  # characters of them; a single larger one is let through
+SEND_LIMIT = 10.0  # seconds that one message may take
+QUERY_THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="query")  # fewer than database connections
 MAX_REASON = 123  # bytes, by RFC 6455
 
 
@@ -30,11 +34,23 @@ class GraphQLConsumer(AsyncWebsocketConsumer):
         self._engine = engine
         self._hub = hub
         self._protocol = protocol.Connection()
-        self._outbox: asyncio.Queue[str | protocol.Close] = asyncio.Queue()
+        # A result is the same text for many sockets; it is put together with what is this socket's own when sent.
+        self._outbox: asyncio.Queue[tuple[str, str] | protocol.Close] = asyncio.Queue()
+        self._waiting = 0  # characters in line
+        self._main: asyncio.Task[Any] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: dict[str, Subscription] = {}
         self._init_limit: asyncio.TimerHandle | None = None
         self._closing = False
+        self._stuck = False
+
+    async def __call__(self, *arguments: Any) -> None:
+        self._main = asyncio.current_task()
+        try:
+            await super().__call__(*arguments)
+        except asyncio.CancelledError:
+            if not self._stuck:
+                raise
 
     async def connect(self) -> None:
         known = protocol.SUBPROTOCOL in self.scope["subprotocols"]
@@ -85,9 +101,10 @@ class GraphQLConsumer(AsyncWebsocketConsumer):
             operation = await self._prepare(message)
             if operation.kind is OperationType.SUBSCRIPTION:
                 return await self._subscribe(message.id, token, operation)
-            result = await database_sync_to_async(self._engine.execute)(operation)
+            execute = database_sync_to_async(self._engine.execute, thread_sensitive=False, executor=QUERY_THREADS)
+            result = await execute(operation)
             if self._protocol.end(message.id, token):
-                self._send(protocol.next_prefix(message.id) + result.decode() + "}")
+                self._send(protocol.next_prefix(message.id), result.decode())
                 self._send(protocol.complete(message.id))
         except BadOperation as error:
             self._fail(message.id, token, error.errors)
@@ -107,7 +124,7 @@ class GraphQLConsumer(AsyncWebsocketConsumer):
 
         def deliver(position: int, result: str) -> None:
             if self._protocol.operations.get(id_) is token:
-                self._send(f"{prefix}{result}}}", position)
+                self._send(prefix, result)
 
         subscription = await self._hub.subscribe(operation, self._engine.stream(operation), deliver)
         if self._closing or self._protocol.operations.get(id_) is not token:
@@ -118,14 +135,14 @@ class GraphQLConsumer(AsyncWebsocketConsumer):
         if self._protocol.end(id_, token):
             self._send(protocol.error(id_, errors))
 
-    def _send(self, frame: str, position: int | None = None) -> None:
-        """Puts a frame in line. A reader that is too far behind is closed; it may resume at its position."""
+    def _send(self, frame: str, result: str = "") -> None:
+        """Puts a message in line: a frame, or a next message's prefix and result. Closes a reader too far behind."""
         if self._closing:
             return
-        if self._outbox.qsize() >= MAX_WAITING:
-            reason = "slow consumer" if position is None else f"slow consumer at position {position}"
-            return self._end(protocol.Close(protocol.Code.SLOW_CONSUMER, reason))
-        self._outbox.put_nowait(frame)
+        if self._outbox.qsize() >= MAX_WAITING or (self._waiting and self._waiting + len(result) > MAX_WAITING_SIZE):
+            return self._end(protocol.Close(protocol.Code.SLOW_CONSUMER, "slow consumer"))
+        self._waiting += len(frame) + len(result)
+        self._outbox.put_nowait((frame, result))
 
     def _end(self, close: protocol.Close) -> None:
         """Closes after what is in line, but a slow reader at once: it would never get to the end of its line."""
@@ -138,11 +155,26 @@ class GraphQLConsumer(AsyncWebsocketConsumer):
 
     async def _write(self) -> None:
         try:
-            while isinstance(item := await self._outbox.get(), str):
-                await self.send(text_data=item)
-            await self.close(item.code, item.reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore"))
+            while not isinstance(item := await self._outbox.get(), protocol.Close):
+                frame, result = item
+                self._waiting -= len(frame) + len(result)
+                async with asyncio.timeout(SEND_LIMIT):
+                    await self.send(text_data=f"{frame}{result}}}" if result else frame)
+            async with asyncio.timeout(SEND_LIMIT):
+                await self._close_with(item)
+        except TimeoutError:
+            logger.info("A websocket did not read for %.0f s; dropped.", SEND_LIMIT)
+            self._stuck = True
+            self._main.cancel()
         except Exception as error:  # noqa: BLE001  (each server has its own for a peer that is gone)
             logger.debug("A websocket is gone (%s).", type(error).__name__)
+
+    async def _close_with(self, close: protocol.Close) -> None:
+        reason = close.reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore")
+        try:
+            await self.close(close.code, reason)
+        except ValueError:  # daphne sends 1000 and 3000 to 4999 only
+            await self.close(protocol.Code.BAD_REQUEST, reason)
 
     def _drop(self, id_: str) -> None:
         if subscription := self._subscriptions.pop(id_, None):

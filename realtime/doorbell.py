@@ -31,6 +31,7 @@ class _Ringer:
         self._busy = False
         self._sender: asyncio.AbstractEventLoop | None = None  # where the ring on its way is
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.failing = False
 
     def ring(self, head: int) -> None:
         with self._lock:
@@ -89,8 +90,11 @@ async def _send(head: int) -> None:
         message = {"type": "doorbell.ring", "head": head}
         async with asyncio.timeout(SEND_LIMIT):
             await get_channel_layer().group_send(GROUP, message)
+        _ringer.failing = False
     except Exception as error:  # noqa: BLE001  (listeners look at the log each second anyway)
-        logger.warning("The doorbell could not ring for position %d (%s).", head, type(error).__name__)
+        if not _ringer.failing:  # once, and not for each ring until it works again
+            logger.warning("The doorbell cannot ring for position %d (%s).", head, type(error).__name__)
+        _ringer.failing = True
 
 
 class Listener:
@@ -100,6 +104,7 @@ class Listener:
         self._woken = woken
         self._head = head
         self._heard = 0.0
+        self._deaf = False
 
     async def run(self) -> None:
         global _listening_loop  # noqa: PLW0603  (one listener in a process, and `ring` has to find it)
@@ -123,11 +128,21 @@ class Listener:
         try:
             while not reader.done() and asyncio.get_running_loop().time() - self._heard < SILENCE:
                 await asyncio.wait([reader], timeout=HEARTBEAT)
-            logger.warning("The doorbell has been silent for %.0f s; connecting anew.", SILENCE)
         finally:
             reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+            (error,) = await asyncio.gather(reader, return_exceptions=True)
+        self._lost("silent" if isinstance(error, asyncio.CancelledError) else f"broken, {type(error).__name__}")
         await self._drop_connections()
+
+    def _lost(self, how: str) -> None:
+        if not self._deaf:  # once, and not each second until it is back
+            logger.warning("The doorbell is %s; looking at the log each second until it rings again.", how)
+        self._deaf = True
+
+    def _hear(self) -> None:
+        if self._deaf:
+            logger.warning("The doorbell rings again.")
+        self._deaf, self._heard = False, asyncio.get_running_loop().time()
 
     async def _read(self) -> None:
         layer = get_channel_layer()
@@ -135,7 +150,7 @@ class Listener:
         await layer.group_add(GROUP, channel)
         while True:
             message = await layer.receive(channel)
-            self._heard = asyncio.get_running_loop().time()
+            self._hear()
             self._woken(int(message["head"]))
 
     async def _drop_connections(self) -> None:

@@ -115,26 +115,28 @@ class Hub:
     async def _advance(self) -> bool:
         """Takes one page of the log to the sockets. True when there may be more."""
         head = await self._in_thread(self._log.head)
-        if self._head is None or self._head.epoch != head.epoch:
+        if self._head is None or self._head.epoch != head.epoch or head.position < self._head.position:
             self._begin(head)
             return False
-        if head.position <= self._head.position:
+        if head.position == self._head.position:
             return False
         if not self._groups:
             self._head = head
             return False
-        events = await self._read(self._head)
-        # From here on a new subscriber begins after these events, and those of the snapshot get them.
-        before, self._head = self._head, Head(head.epoch, events[-1].position)
-        groups = list(self._groups.values())
+        for event in await self._read(self._head):
+            await self._take_to_sockets(event)
+        return self._head.position < head.position
+
+    async def _take_to_sockets(self, event: Event) -> None:
+        # From here on a new subscriber begins after this event, and those who are there now get it.
+        before, self._head = self._head, Head(self._head.epoch, event.position)
         try:
-            results = await self._in_thread(self._execute, events, groups)
+            results = await self._in_thread(self._execute, event, list(self._groups.values()))
         except Exception:
             self._head = before  # once more, rather than lost; nobody gets an event twice
             raise
-        for position, group, result in results:
-            _deliver(position, group, result)
-        return self._head.position < head.position
+        for group, result in results:
+            _deliver(event.position, group, result)
 
     async def _read(self, after: Head) -> Sequence[Event]:
         """The next events, loaded for every group, those that came while we read included."""
@@ -150,7 +152,8 @@ class Hub:
 
     def _begin(self, head: Head) -> None:
         if self._head is not None:
-            logger.warning("The log has a new epoch, %s; live subscriptions go on at its head.", head.epoch)
+            what = "has a new epoch" if self._head.epoch != head.epoch else "went back: was the database restored?"
+            logger.error("The log %s (%s:%d); live subscriptions go on there.", what, head.epoch, head.position)
             for group in self._groups.values():
                 for subscription in group.members:
                     subscription.position = head.position
@@ -158,15 +161,13 @@ class Hub:
         self._head = head
         self._ready.set()
 
-    def _execute(self, events: Sequence[Event], groups: list[_Group]) -> list[tuple[int, _Group, str]]:
-        """In the hub's thread: one execution for each group and event."""
-        results = []
-        for event in events:
-            for group in groups:
-                if group.stream.wants(event):
-                    result = self._engine.execute(group.operation, event).decode()
-                    results.append((event.position, group, result))
-        return results
+    def _execute(self, event: Event, groups: list[_Group]) -> list[tuple[_Group, str]]:
+        """In the hub's thread: one execution for each group."""
+        return [
+            (group, self._engine.execute(group.operation, event).decode())
+            for group in groups
+            if group.stream.wants(event)
+        ]
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

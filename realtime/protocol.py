@@ -11,11 +11,13 @@ from typing import Any
 
 SUBPROTOCOL = "graphql-transport-ws"
 MAX_ID = 100  # characters
+MAX_FRAME = 64 * 1024  # bytes of a message to us
 
 
 class Code(IntEnum):
     """Close codes. Clients try again after 4290 and give up after all the others."""
 
+    MESSAGE_TOO_BIG = 1009
     BAD_REQUEST = 4400
     UNAUTHORIZED = 4401
     SUBPROTOCOL_NOT_ACCEPTABLE = 4406
@@ -78,6 +80,8 @@ class Connection:
 
     def receive(self, text: str) -> Message:
         """The message in a text frame. Raises Close for what the protocol forbids."""
+        if len(text) > MAX_FRAME:
+            raise Close(Code.MESSAGE_TOO_BIG, f"The message exceeds {MAX_FRAME} bytes")
         fields = _fields(text)
         match fields.get("type"):
             case "connection_init":

@@ -21,7 +21,7 @@ from django.db.models.functions import Now
 
 from killmails.errors import BadPointer, Outrun, Unacceptable, Unreadable, UpstreamError, UpstreamRefused
 from killmails.ingest import gaps
-from killmails.ingest.lease import FEED, RENEW, STANDBY, give_up_lease, take_lease
+from killmails.ingest.lease import FEED, RENEW, STANDBY, give_up_lease, is_mine, take_lease
 from killmails.ingest.quarantine import quarantine
 from killmails.ingest.store import store_killmail
 from killmails.models import FeedCursor
@@ -123,26 +123,28 @@ class Feed:
         sequence, tries = cursor.next_sequence, cursor.tries + 1
         if isinstance(error, Unreadable) and tries < gaps.MAX_TRIES:
             logger.warning("Sequence %d cannot be read (%s); asking again.", sequence, error)
-            return leave_alone(ASK_AGAIN, str(error), tries=tries)
+            return leave_alone(cursor, ASK_AGAIN, str(error), tries=tries)
         quarantine(sequence, error, claim=lambda: move_cursor(sequence, sequence + 1))
         return 0.0
 
     def _missing(self, cursor: FeedCursor) -> float:
         """A 404: not there yet; or, after a while, never."""
         if cursor.missing_since is None:
-            return leave_alone(ASK_AGAIN, NOT_YET, missing_since=Now())
+            return leave_alone(cursor, ASK_AGAIN, NOT_YET, missing_since=Now())
         if database_now() - cursor.missing_since < MISSING_LIMIT:
-            return leave_alone(ASK_AGAIN, NOT_YET)
-        found = gaps.find_next(self._upstream, cursor.next_sequence)
+            return leave_alone(cursor, ASK_AGAIN, NOT_YET)
+        found = gaps.find_next(self._upstream, cursor.next_sequence, renew=lambda: take_lease(self._holder))
         if found is None:
-            return leave_alone(ASK_AGAIN, NOT_YET, missing_since=Now())
+            return leave_alone(cursor, ASK_AGAIN, NOT_YET, missing_since=Now())
         gaps.skip(cursor.next_sequence, found, claim=lambda: move_cursor(cursor.next_sequence, found.sequence))
-        return 0.0
+        # That number was asked for just now.
+        cursor.next_sequence = found.sequence
+        return leave_alone(cursor, ASK_AGAIN, "200")
 
     def _leave_alone(self, cursor: FeedCursor, error: UpstreamError) -> float:
         """The cursor stays, and the upstream has its rest."""
         if isinstance(error, BadPointer):
-            return self._distrust(error)
+            return self._distrust(cursor, error)
         self._failures += 1
         asked = error.retry_after if isinstance(error, UpstreamRefused) else None
         status = error.status if isinstance(error, UpstreamRefused) else 0
@@ -157,14 +159,14 @@ class Feed:
             wait = min(longest, first * 2 ** min(self._failures - 1, 10)) * random.uniform(1.0, 1.3)
             wait = max(wait, asked or 0.0)
             logger.warning("The feed cannot be read (%s); asking again in %.0f s.", error, wait)
-        return leave_alone(wait, str(error))
+        return leave_alone(cursor, wait, str(error))
 
-    def _distrust(self, error: BadPointer) -> float:
+    def _distrust(self, cursor: FeedCursor, error: BadPointer) -> float:
         """The pointer is nonsense, but the next file may come all the same: go on asking for that."""
         if time.monotonic() >= self._silent_until:
             logger.error("%s The cursor stays where it is.", error)
             self._silent_until = time.monotonic() + POINTER_SILENCE
-        return leave_alone(ASK_AGAIN, str(error), missing_since=Now())
+        return leave_alone(cursor, ASK_AGAIN, str(error), missing_since=Now())
 
 
 def move_cursor(sequence: int, to: int, **also: object) -> None:
@@ -176,9 +178,12 @@ def move_cursor(sequence: int, to: int, **also: object) -> None:
         raise Outrun(f"Another worker has moved the feed past sequence {sequence}; nothing was stored here.")
 
 
-def leave_alone(seconds: float, answer: str, **also: object) -> float:
-    """Nobody asks the upstream before `seconds` have passed, by the database's clock. Gives back the wait."""
-    FeedCursor.objects.filter(name=FEED).update(
+def leave_alone(cursor: FeedCursor, seconds: float, answer: str, **also: object) -> float:
+    """Nobody asks the upstream before `seconds` have passed, by the database's clock. Gives back the wait.
+
+    A worker that has lost the lease meanwhile, or was outrun, changes nothing: its answer is an old one.
+    """
+    FeedCursor.objects.filter(is_mine(cursor)).update(
         not_before=Now() + timedelta(seconds=seconds), last_answer=answer[:200], **also
     )
     return min(seconds, RENEW)

@@ -35,13 +35,14 @@ class Found:
     jumped: bool
 
 
-def find_next(upstream: Zkillboard, missing: int) -> Found | None:
+def find_next(upstream: Zkillboard, missing: int, renew: Callable[[], object] = lambda: None) -> Found | None:
     """Where the feed goes on after a number that does not come. None when it has not gone on.
 
     Raises UpstreamError. A pointer far behind is no news (it lags); one far ahead means that we were away longer
-    than upstream keeps its files.
+    than upstream keeps its files. `renew` is called between two questions, which are many.
     """
     for sequence in range(missing + 1, missing + 1 + AHEAD):
+        renew()
         if _exists(upstream, sequence):
             return Found(sequence, jumped=False)
     pointer = upstream.fetch_pointer()
@@ -62,7 +63,7 @@ def _exists(upstream: Zkillboard, sequence: int) -> bool:
 def skip(missing: int, found: Found, claim: Callable[[], None]) -> None:
     """Writes the hole down and lets the feed go on behind it, in one transaction."""
     last = found.sequence - 1
-    with transaction.atomic():
+    with transaction.atomic(durable=True):
         claim()
         if found.jumped:
             FeedGap.objects.create(first_sequence=missing, last_sequence=last, reason=FeedGap.Reason.EXPIRED)
@@ -88,8 +89,12 @@ def note_changed(changed: int, at: int) -> None:
         FeedCursor.objects.filter(name=FEED).update(ignored_updates=F("ignored_updates") + 1)
         logger.warning("Sequence %d says that %d has changed, which is no earlier file; ignored.", at, changed)
         return
-    FeedGap.objects.create(
-        first_sequence=changed, last_sequence=changed, reason=FeedGap.Reason.CHANGED, next_try_at=Now()
+    FeedGap.objects.get_or_create(
+        first_sequence=changed,
+        last_sequence=changed,
+        reason=FeedGap.Reason.CHANGED,
+        outcome=FeedGap.Outcome.OPEN,
+        defaults={"next_try_at": Now()},
     )
 
 
@@ -109,8 +114,8 @@ def fetch_one(upstream: Zkillboard) -> bool:
         _try_later(due)  # or this one would be asked for again and again, and the others never
         raise
     except Unacceptable as error:
-        if isinstance(error, Unreadable) and due.tries + 1 < MAX_TRIES:
-            _try_later(due)
+        if isinstance(error, Unreadable) and due.unreadable + 1 < MAX_TRIES:
+            _try_later(due, unreadable=F("unreadable") + 1)
             return True
         quarantine(sequence, error, claim=lambda: _close(due, FeedGap.Outcome.REJECTED))
         return True
@@ -132,9 +137,9 @@ def _still_missing(gap: FeedGap) -> None:
     _try_later(gap)
 
 
-def _try_later(gap: FeedGap) -> None:
+def _try_later(gap: FeedGap, **also: object) -> None:
     wait = min(FIRST_RETRY * 2 ** min(gap.tries + 1, 10), LAST_RETRY)
-    FeedGap.objects.filter(pk=gap.pk).update(tries=F("tries") + 1, next_try_at=Now() + wait)
+    FeedGap.objects.filter(pk=gap.pk).update(tries=F("tries") + 1, next_try_at=Now() + wait, **also)
 
 
 def _close(gap: FeedGap, outcome: FeedGap.Outcome) -> None:

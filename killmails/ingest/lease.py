@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 from killmails.models import FeedCursor
 
 FEED = "r2z2"
-LEASE = timedelta(seconds=10)  # after a kill -9 another worker goes on within this, plus STANDBY
+LEASE = timedelta(seconds=20)  # more than one question takes; after a kill -9 another goes on within this + STANDBY
 STANDBY = 2.0  # seconds between two attempts of a worker that waits
 RENEW = 3.0  # seconds; the holder renews at least this often
 
@@ -24,6 +24,11 @@ def take_lease(holder: str) -> FeedCursor | None:
         lease_expires_at=Now() + LEASE,
     )
     return FeedCursor.objects.get(name=FEED) if taken else None
+
+
+def is_mine(cursor: FeedCursor) -> Q:
+    """Whether the cursor is still where it was when this worker took the lease."""
+    return Q(name=FEED, lease_holder=cursor.lease_holder, fence=cursor.fence, next_sequence=cursor.next_sequence)
 
 
 def give_up_lease(holder: str) -> None:

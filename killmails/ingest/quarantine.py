@@ -7,19 +7,18 @@ from datetime import UTC, datetime
 from django.db import transaction
 from django.db.models.functions import Now
 
-from killmails.errors import Unacceptable
+from killmails.errors import Outrun, Unacceptable
 from killmails.ingest.store import Stored, store_killmail
 from killmails.models import RejectedKillmail
 from killmails.records import Placeholder, parse_package
+from killmails.upstream.http import KEPT
 
 logger = logging.getLogger(__name__)
-
-KEPT = 1024 * 1024  # bytes
 
 
 def quarantine(sequence: int, error: Unacceptable, claim: Callable[[], None]) -> RejectedKillmail:
     """Keeps the package and lets the feed go on, in one transaction. `claim` moves the cursor or raises."""
-    with transaction.atomic():
+    with transaction.atomic(durable=True):
         claim()
         rejected = RejectedKillmail.objects.create(
             sequence=sequence,
@@ -38,7 +37,8 @@ def quarantine(sequence: int, error: Unacceptable, claim: Callable[[], None]) ->
 def replay(rejected_id: int) -> Stored | None:
     """Parses the kept bytes again, with today's rules, and stores the killmail. None where nothing was to be done.
 
-    Raises Unacceptable when it still cannot be accepted; the row is open again then, with the new reason.
+    Raises Unacceptable when it still cannot be accepted; the row is open again then, with the new reason,
+    and Outrun when somebody else was faster.
     """
     rejected = RejectedKillmail.objects.get(pk=rejected_id)
     if rejected.state != RejectedKillmail.State.QUEUED:
@@ -58,7 +58,8 @@ def replay(rejected_id: int) -> Stored | None:
 
 def _change(rejected: RejectedKillmail, state: RejectedKillmail.State, **also: str) -> None:
     queued = RejectedKillmail.objects.filter(pk=rejected.pk, state=RejectedKillmail.State.QUEUED)
-    queued.update(state=state, changed_at=Now(), **also)
+    if not queued.update(state=state, changed_at=Now(), **also):
+        raise Outrun(f"Quarantined package {rejected.pk} was replayed or discarded by somebody else meanwhile.")
 
 
 def _storable(text: str) -> str:

@@ -45,8 +45,9 @@ def store_killmail(record: KillmailRecord, claim: Callable[[], None] | None = No
     The same killmail again changes nothing; a newer package of it replaces the older one, with an UPDATED event
     where they differ. `claim` runs first in the transaction, to move the feed cursor; what it raises undoes
     everything.
+    Always a transaction of its own: the log and the doorbell rely on it.
     """
-    with transaction.atomic():
+    with transaction.atomic(durable=True):
         # 1. The right to store it.
         if claim:
             claim()

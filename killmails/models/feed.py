@@ -47,6 +47,7 @@ class FeedGap(models.Model):
     reason = models.CharField(max_length=10, choices=Reason)
     outcome = models.CharField(max_length=10, choices=Outcome, default=Outcome.OPEN, blank=True)
     tries = models.PositiveIntegerField(default=0)
+    unreadable = models.PositiveIntegerField(default=0, help_text="How often what came could not be read.")
     found_at = models.DateTimeField(db_default=Now())
     next_try_at = models.DateTimeField(null=True)
     closed_at = models.DateTimeField(null=True)

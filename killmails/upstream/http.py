@@ -6,6 +6,7 @@ proxies and passwords of the environment are not used.
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -58,6 +59,10 @@ class Client:
             except (requests.RequestException, HTTPError, OSError) as error:
                 raise UpstreamUnreachable(f"{url}: {self._cause(error)}") from error
 
+    def hang_up(self) -> None:
+        """From another thread: ends the question under way."""
+        self._wire.cut()
+
     def _read(self, response: requests.Response) -> Answer:
         if response.status_code not in (200, 404):
             self._wire.hang_up()
@@ -101,6 +106,10 @@ class _Wire:
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self.was_cut = False
+        self._ends_at = 0.0
+
+    def seconds_left(self) -> float:
+        return max(0.001, self._ends_at - time.monotonic())
 
     def use(self, connected: socket.socket) -> None:
         """A second handle on the connection: TLS takes the first one over."""
@@ -118,7 +127,8 @@ class _Wire:
     @contextmanager
     def cut_after(self, seconds: float) -> Iterator[None]:
         self.was_cut = False
-        clock = threading.Timer(seconds, self._cut)
+        self._ends_at = time.monotonic() + seconds
+        clock = threading.Timer(seconds, self.cut)
         clock.daemon = True
         clock.start()
         try:
@@ -126,7 +136,7 @@ class _Wire:
         finally:
             clock.cancel()
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
         self.was_cut = True
         self.hang_up()
 
@@ -152,11 +162,21 @@ class _Adapter(HTTPAdapter):
 
         class WatchedConnection(pool.ConnectionCls):
             def _new_conn(self) -> socket.socket:
+                # urllib3 gives each address of a name the whole time, one after the other.
+                self.timeout = wire.seconds_left() / max(1, len(_addresses(self.host, self.port)))
                 connected = super()._new_conn()
+                self.timeout = wire.seconds_left()
                 wire.use(connected)
                 return connected
 
         return type("WatchedPool", (pool,), {"ConnectionCls": WatchedConnection})
+
+
+def _addresses(host: str, port: int | None) -> list[Any]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return []  # connecting will say it
 
 
 def retry_after(value: str | None) -> float | None:

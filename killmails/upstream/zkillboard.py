@@ -36,6 +36,10 @@ class Zkillboard:
         answer = self._get(f"{sequence:d}.json")
         return answer.body if answer.status == 200 else None
 
+    def hang_up(self) -> None:
+        """Ends the question under way, if there is one, from another thread; it raises UpstreamUnreachable then."""
+        self._client.hang_up()
+
     def _get(self, name: str) -> Answer:
         time.sleep(max(0.0, self._asked_at + PACE - time.monotonic()))
         try:

@@ -28,8 +28,8 @@ ENDING = {
 }
 # Commands that run until they are stopped, and what their log must say.
 RUNNING = {
-    ".venv/bin/uvicorn killboard.asgi:application --port 4000 --ws websockets-sansio --ws-per-message-deflate false"
-    " --lifespan off": "Uvicorn running",
+    ".venv/bin/uvicorn killboard.asgi:application --port 4000 --ws websockets-sansio --ws-max-size 65536"
+    " --ws-per-message-deflate false --lifespan off": "Uvicorn running",
     ".venv/bin/celery -A killboard worker -Q feed -n feed@%h -l info": "Following the feed",
     ".venv/bin/celery -A killboard worker -Q bulk -n bulk@%h -l info": "ready.",
     ".venv/bin/celery -A killboard beat -l info": "beat: Starting...",

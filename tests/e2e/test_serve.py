@@ -40,6 +40,18 @@ def ended(process: Process, signum: int) -> tuple[int, float]:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly_while_the_feed_is_waiting_for_an_answer(embedded: Board, signum: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        embedded.env |= {"FEED": "live", "R2Z2_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        process = embedded.serve()
+        silent.accept()
+        code, seconds = ended(process, signum)
+    assert (code, process.end_of_log().splitlines()[-1]) == (0, "Stopped.")
+    assert seconds < 10
+    assert "has not ended" not in process.log.read_text()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_cleanly_with_a_subscriber_connected(embedded: Board, signum: int) -> None:
     embedded.env["FEED"] = "recorded"
     process = embedded.serve()
@@ -53,7 +65,8 @@ def test_it_ends_cleanly_with_a_subscriber_connected(embedded: Board, signum: in
 def test_auto_plays_the_recording_when_zkillboard_cannot_be_reached_and_says_so(embedded: Board) -> None:
     embedded.env |= {"FEED": "auto", "R2Z2_URL": "http://127.0.0.1:1"}
     process = embedded.serve()
-    process.wait_for("cannot be reached: a RECORDING of invented killmails plays instead")
+    process.wait_for("zKillboard cannot be reached: a RECORDING of invented killmails plays instead")
+    process.wait_for("(http://127.0.0.1:1/ephemeral/sequence.json: no connection)")
     process.wait_for("Sequence 25: killmail")
     assert ask(embedded, "{ feed { mode } killmails { nodes { solarSystem { name } } } }")["feed"] == {
         "mode": "RECORDED"
@@ -100,6 +113,14 @@ def every_killmail(board: Board) -> list[dict[str, str]]:
     return ask(board, "{ killmails(first: 100) { nodes { id } } }")["killmails"]["nodes"]
 
 
+@pytest.mark.parametrize("port", ["0", "99999", "http", "-1"])
+def test_a_port_that_is_none_is_one_clear_line(embedded: Board, port: str) -> None:
+    result = embedded.manage("serve", f"--port={port}", FEED="off")
+    assert result.returncode == 2
+    assert f"argument --port: '{port}' is not a whole number from 1 to 65535" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_a_port_in_use_is_one_clear_line(embedded: Board) -> None:
     embedded.env["FEED"] = "off"
     with socket.create_server(("127.0.0.1", embedded.port)):
@@ -117,11 +138,14 @@ def test_services_that_do_not_answer_are_named_without_their_password(embedded: 
         "RABBITMQ_URL": "amqp://user:hunter2@127.0.0.1:1/",
     }
     assert embedded.manage("migrate", FEED="off").returncode == 0
-    for name, address in addresses.items():
-        result = embedded.manage("runserver", "--noreload", **{name: address, "FEED": "off"})
-        assert result.returncode == 2
-        assert f"killboard does not start: {name}: 127.0.0.1:1 does not answer" in result.stderr
-        assert "hunter2" not in result.stdout + result.stderr
+    for command in (["runserver", "--noreload"], ["serve"]):
+        for name, address in addresses.items():
+            result = embedded.manage(*command, **{name: address, "FEED": "off", "DEBUG": "true"})
+            assert (result.returncode, result.stdout) == (2, "")
+            refusal = result.stderr.splitlines()[-1]
+            assert refusal.startswith(f"killboard does not start: {name}: 127.0.0.1:1 does not answer")
+            assert "hunter2" not in result.stderr
+            assert "Traceback" not in result.stderr
 
 
 def test_missing_tables_are_named_before_anything_starts(embedded: Board) -> None:

@@ -43,7 +43,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing_and_doubles_nothing(service
         first.wait_for("Sequence 20: killmail")
         first.kill()
         killed = time.monotonic()
-        second.wait_for("killmail", seconds=30)
+        second.wait_for(": killmail ", seconds=30)
         took_over = time.monotonic() - killed
         collected = [client.finish(60) for client in clients]
         assert feed.violations == 0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 
+from killboard.debug import AddressesHidden
 from killboard.environment import Environment, SettingError, misspelt, read_dotenv
 from killboard.settings import _load, _read
 
@@ -151,6 +152,23 @@ def test_a_port_that_is_none_is_refused(read: Any, port: str) -> None:
 def test_the_feed_is_read_over_tls_except_from_this_machine(read: Any) -> None:
     assert read(R2Z2_URL="http://127.0.0.1:9/")["R2Z2_URL"] == "http://127.0.0.1:9"
     assert refused(read, R2Z2_URL="http://169.254.169.254").startswith("R2Z2_URL: must begin with https://")
+
+
+def test_contact_goes_into_a_header_so_it_must_be_ascii(read: Any) -> None:
+    assert refused(read, CONTACT="Łukasz").startswith("CONTACT: is sent in a header")
+    assert refused(read, CONTACT="a\x00b").startswith("CONTACT: ")
+    assert read(CONTACT="me@example.com")["CONTACT"] == "me@example.com"
+
+
+def test_errors_are_not_shown_to_everybody(read: Any) -> None:
+    assert refused(read, HOST="0.0.0.0").startswith("DEBUG: true shows errors to everybody")
+    assert read(HOST="0.0.0.0", DEBUG="false", SECRET_KEY=KEY)["HOST"] == "0.0.0.0"
+
+
+def test_the_page_for_errors_hides_addresses() -> None:
+    shown = AddressesHidden().get_safe_settings()
+    for name in ("REDIS_URL", "RABBITMQ_URL", "DATABASE_URL", "CHANNEL_LAYERS", "DATABASES", "SECRET_KEY"):
+        assert shown[name] == AddressesHidden.cleansed_substitute, name
 
 
 def test_a_folder_that_cannot_be_made_is_refused(read: Any, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def new_rows(query: str, after: int) -> list[int]:
 
 
 @pytest.mark.services
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("writers", [WRITERS])
 def test_reader_that_trusts_last_plus_one_sees_all_and_a_reader_of_a_sequence_does_not(
     killmail, sequence_numbered_table, writers

@@ -83,6 +83,9 @@ def test_f2_number_that_never_comes_is_skipped_after_a_minute_and_owed(fake):
     gap = FeedGap.objects.get()
     assert (gap.first_sequence, gap.last_sequence, gap.reason, gap.outcome) == (5, 5, "MISSING", "")
     feed.step()
+    assert fake.asked.count("6") == 1, "it was asked for just now"
+    let_pass(6)
+    feed.step()
     assert place() == (7, 0, 0)
     assert events() == [(1, "ADDED", 1006)]
 
@@ -255,7 +258,7 @@ def test_worker_that_was_outrun_changes_nothing(fake, monkeypatch, content, left
 # Going on by itself
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_run_goes_on_after_an_error_of_our_own_and_gives_the_lease_back(fake, monkeypatch):
     monkeypatch.setattr(feed_module, "BROKEN_WAIT", 0.01)
     fake.put(5, raw_package(5))

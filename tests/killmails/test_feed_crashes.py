@@ -19,7 +19,7 @@ from tests.fake_r2z2 import FakeR2Z2
 from tests.feeding import cursor
 
 # The children of the driver are processes of their own: what they see must be committed.
-pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+pytestmark = pytest.mark.django_db(transaction=True)
 
 LONG = os.environ.get("LONG") == "1"
 PACKAGES = 3000 if LONG else 150

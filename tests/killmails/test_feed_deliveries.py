@@ -18,7 +18,7 @@ from tests.fake_r2z2 import FakeR2Z2
 from tests.feeding import cursor, feed_at
 
 # Real transactions: hundreds of savepoints within the one of a test would be slow.
-pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def follow(fake: FakeR2Z2, first: int, last: int) -> None:

@@ -1,6 +1,7 @@
 """Speaking HTTP: limits on time and size, no redirects, nothing from the environment."""
 
 import gzip
+import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -239,3 +240,22 @@ def test_retry_after_is_seconds_up_to_a_day_or_nothing(value, seconds):
 
 def test_retry_after_as_a_date_is_the_seconds_until_then():
     assert 88 < retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)) <= 90
+
+
+def test_addresses_that_do_not_answer_share_the_time(monkeypatch):
+    """urllib3 gives each address of a name the whole time; a name may have many."""
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in range(3)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+    waited = []
+
+    def slow(self, address):
+        waited.append(self.gettimeout())
+        time.sleep(self.gettimeout())
+        raise TimeoutError
+
+    monkeypatch.setattr(socket.socket, "connect", slow)
+    begun = time.monotonic()
+    with pytest.raises(UpstreamUnreachable):
+        Client("tests", 0.9).get("http://name.example/")
+    assert len(waited) == 3
+    assert time.monotonic() - begun < 1.2

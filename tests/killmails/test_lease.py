@@ -4,9 +4,11 @@ import threading
 
 import pytest
 
+from killmails.errors import UpstreamUnreachable
 from killmails.ingest.lease import LEASE, STANDBY, give_up_lease, next_sequence, take_lease
 from killmails.models import FeedCursor
 from tests.builders import raw_package
+from tests.fake_r2z2 import Reply
 from tests.feeding import cursor, feed_at, let_pass
 
 pytestmark = pytest.mark.django_db
@@ -80,7 +82,20 @@ def test_worker_without_the_lease_asks_nothing_and_takes_over_after_a_crash(fake
     assert first.step() == STANDBY
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+def test_late_answer_of_a_worker_that_lost_the_lease_does_not_end_the_silence_of_a_403(fake):
+    """P15: at least ten minutes of silence, whatever another worker still hears."""
+    first, second = feed_at(5, fake.url, "first"), feed_at(5, fake.url, "second")
+    stale = take_lease("first")
+    let_pass(LEASE.total_seconds() + 0.1)
+    fake.script(5, Reply(status=403))
+    second.step()
+    silence = cursor().not_before
+    first._leave_alone(stale, UpstreamUnreachable("no answer"))
+    assert cursor().not_before == silence
+    assert cursor().last_answer == "status 403"
+
+
+@pytest.mark.django_db(transaction=True)
 def test_worker_that_is_stopped_lets_the_next_begin_at_once(fake):
     first, second, stop = feed_at(5, fake.url, "first"), feed_at(5, fake.url, "second"), threading.Event()
     thread = threading.Thread(target=first.run, args=[stop])

@@ -3,6 +3,7 @@
 import pytest
 
 from killmails.errors import Outrun, Reason, Unacceptable
+from killmails.ingest import quarantine as quarantine_module
 from killmails.ingest.quarantine import KEPT, quarantine, replay
 from killmails.ingest.store import Stored
 from killmails.models import Killmail, KillmailEvent, RejectedKillmail
@@ -128,10 +129,22 @@ def test_task_leaves_what_is_still_wrong_open():
     assert found(row) == (State.OPEN, "NOT_JSON")
 
 
-def test_sweeper_replays_what_was_queued_a_minute_ago_and_goes_on_after_a_bad_one():
+def test_sweeper_queues_again_what_was_queued_a_minute_ago(monkeypatch):
+    queued = []
+    monkeypatch.setattr(replay_rejected, "delay", queued.append)
     old = "2020-01-01T00:00:00Z"
-    bad, good, fresh = rejected(b"<html>"), rejected(raw_package(5)), rejected(raw_package(6), sequence=6)
-    RejectedKillmail.objects.filter(pk__in=[bad.pk, good.pk]).update(changed_at=old)
+    first, second, fresh = rejected(b"<html>"), rejected(raw_package(5)), rejected(raw_package(6), sequence=6)
+    RejectedKillmail.objects.filter(pk__in=[first.pk, second.pk]).update(changed_at=old)
     sweep_replays()
-    assert [found(row)[0] for row in (bad, good, fresh)] == [State.OPEN, State.STORED, State.QUEUED]
-    assert list(Killmail.objects.values_list("pk", flat=True)) == [1005]
+    assert sorted(queued) == [first.pk, second.pk]
+    assert found(fresh)[0] == State.QUEUED
+
+
+def test_replay_that_another_worker_has_done_already_changes_nothing():
+    row = rejected(raw_package(5))
+    stale = RejectedKillmail.objects.get(pk=row.pk)
+    replay(row.pk)
+    with pytest.raises(Outrun):
+        quarantine_module._change(stale, State.STORED)
+    replay_rejected(row.pk)
+    assert (found(row)[0], KillmailEvent.objects.count()) == (State.STORED, 1)

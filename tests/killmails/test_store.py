@@ -149,7 +149,7 @@ def test_error_after_the_position_was_taken_leaves_no_hole(monkeypatch):
 
 
 @pytest.mark.services
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_eight_workers_with_the_same_killmails_in_any_order_store_each_once():
     """Crowded killmails that share everybody: workers that took locks crosswise would block each other."""
     crowd = list(range(2_100_000_000, 2_100_000_060))

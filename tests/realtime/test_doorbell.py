@@ -167,7 +167,7 @@ def test_last_ring_is_never_left_lying(layer):
 def test_broken_layer_is_a_warning_and_the_next_ring_goes_out(layer, caplog, error):
     recording = layer(RecordingLayer(error))
     ring(7)
-    _wait_for(lambda: "could not ring for position 7" in caplog.text)
+    _wait_for(lambda: "cannot ring for position 7" in caplog.text)
     recording.error = None
     ring(8)
     _wait_for(lambda: recording.sent == [7, 8])
@@ -188,7 +188,7 @@ def test_hanging_layer_holds_nobody_up_and_is_given_up(layer, monkeypatch, caplo
     recording.hold.set()
     ring(101)
     _wait_for(lambda: recording.sent[-1] == 101)
-    assert "could not ring for position 1 (TimeoutError)" in caplog.text
+    assert "cannot ring for position 1 (TimeoutError)" in caplog.text
 
 
 def test_ring_goes_out_again_after_the_loop_that_carried_one_has_ended(layer):

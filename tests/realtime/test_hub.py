@@ -474,6 +474,22 @@ def test_an_execution_that_fails_is_tried_again_and_loses_no_event(caplog):
     assert "OSError: no thread" in caplog.text
 
 
+def test_log_that_goes_back_is_followed_from_there(caplog):
+    """A database restored from its backup, say: what comes then must not be taken for old."""
+
+    async def scenario():
+        async with staged(MemoryLog(position=50)) as stage:
+            member = await stage.join("subscription { both { position } }")
+            stage.log.reset("e1", position=40)
+            await wait_for(lambda: stage.hub._head == Head("e1", 40))
+            stage.publish(2)
+            await wait_for(lambda: len(member.positions) == 3)
+            return member.positions
+
+    assert asyncio.run(scenario()) == [50, 41, 42]
+    assert "The log went back: was the database restored? (e1:40)" in caplog.text
+
+
 class Trusting(Hub):
     """Known to be wrong: does not look whether positions are dense."""
 
@@ -507,7 +523,7 @@ def test_new_epoch_goes_on_at_its_head(caplog):
 
     with caplog.at_level(logging.WARNING, "realtime.hub"):
         assert asyncio.run(scenario()) == [50, 51, 4, 5]
-    assert "The log has a new epoch, e2" in caplog.text
+    assert "The log has a new epoch (e2:3)" in caplog.text
 
 
 # When to look

@@ -17,6 +17,7 @@ from django.conf import settings
 from django.core.management import BaseCommand, CommandError, call_command
 
 from killboard.embedded import Worker
+from killboard.services import ask_services
 from killmails.errors import KillmailError
 from killmails.ingest.lease import next_sequence
 from killmails.recording.server import RecordingServer
@@ -35,29 +36,37 @@ class Command(BaseCommand):
     requires_migrations_checks = False
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--port", type=int, default=settings.PORT, help="default: PORT, or 4000")
+        parser.add_argument("--port", type=_port, default=settings.PORT, help="default: PORT, or 4000")
+        # For this command itself, when it starts again.
+        parser.add_argument("--feed-decided", default="", help=argparse.SUPPRESS)
 
-    def handle(self, *args: Any, port: int, **options: Any) -> None:
-        self._decide_feed()
+    def handle(self, *args: Any, port: int, feed_decided: str, **options: Any) -> None:
+        why = feed_decided or self._decide_feed()
+        ask_services()
         listening = _listen(port)
         call_command("migrate", verbosity=0, interactive=False)
         with ExitStack() as running:
             feed_url = settings.R2Z2_URL
             if settings.FEED == "recorded":
                 feed_url = self._play_recording(running)
-            self._tell(port)
+            self._tell(port, why)
             running.enter_context(Worker(feed_url))
             _serve(listening)
         self.stdout.write("Stopped.")
 
-    def _decide_feed(self) -> None:
-        """FEED=auto: live where zKillboard answers, else the recording; then settings are read again with that."""
+    def _decide_feed(self) -> str:
+        """FEED=auto: live where zKillboard answers, else the recording; then settings are read again with that.
+
+        The answer: why it is the recording, in words, or "".
+        """
         if settings.FEED_ASKED != "auto":
-            return
-        decided = "live" if _zkillboard_answers() else "recorded"
+            return ""
+        why = _what_ails_zkillboard()
+        decided = "recorded" if why else "live"
         Path(settings.DATA_DIR, "feed").write_text(decided)
         if decided != settings.FEED:
-            os.execv(sys.executable, [sys.executable, *sys.argv])
+            os.execv(sys.executable, [sys.executable, *sys.argv, "--feed-decided", why or "zKillboard answers"])
+        return why
 
     def _play_recording(self, running: ExitStack) -> str:
         """The address of a small R2Z2 of our own, which goes on where this database has stopped."""
@@ -71,15 +80,16 @@ class Command(BaseCommand):
         )
         return running.enter_context(server).url
 
-    def _tell(self, port: int) -> None:
+    def _tell(self, port: int, why: str) -> None:
         url = f"http://localhost:{port}"
+        recording = "a RECORDING of invented killmails"
         feed = {
             "live": f"zKillboard at {settings.R2Z2_URL}",
-            "recorded": f"{settings.R2Z2_URL} cannot be reached: a RECORDING of invented killmails plays instead",
+            "recorded": f"{recording} (FEED=recorded)",
             "off": "off",
         }[settings.FEED]
-        if settings.FEED_ASKED == "recorded":
-            feed = "a RECORDING of invented killmails (FEED=recorded)"
+        if settings.FEED == "recorded" and why:
+            feed = f"zKillboard cannot be reached: {recording} plays instead\n              ({why})"
         engine = (
             "PostgreSQL (DATABASE_URL)" if settings.DATABASE_URL else f"SQLite, {settings.DATABASES['default']['NAME']}"
         )
@@ -102,22 +112,31 @@ class Command(BaseCommand):
         )
 
 
-def _zkillboard_answers() -> bool:
+def _what_ails_zkillboard() -> str:
+    """Why the feed cannot be read, or "" when it can."""
     try:
         Zkillboard(settings.R2Z2_URL, settings.CONTACT, deadline=PROBE_LIMIT).fetch_pointer()
-    except KillmailError:
-        return False
-    return True
+    except KillmailError as error:
+        return str(error)
+    return ""
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 65535")
+    return int(text)
 
 
 def _listen(port: int) -> socket.socket:
-    """The listening socket, before anything else begins; one line when the port is taken."""
+    """The listening socket, before anything else begins; one line when it is not to be had."""
+    family = socket.AF_INET6 if ":" in settings.HOST else socket.AF_INET
     try:
-        return socket.create_server((settings.HOST, port), backlog=2048)
+        return socket.create_server((settings.HOST, port), family=family, backlog=2048)
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         hint = "is in use; stop what runs there or set PORT" if taken else f"cannot be used ({error.strerror})"
-        raise CommandError(f"PORT: {settings.HOST}:{port} {hint}.", returncode=2) from error
+        name = "PORT" if taken else "HOST, PORT"
+        raise CommandError(f"{name}: {settings.HOST}:{port} {hint}.", returncode=2) from error
 
 
 class _Server(uvicorn.Server):

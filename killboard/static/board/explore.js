@@ -9,7 +9,7 @@ const FIRST_QUERY = `# This subscription runs as it stands:
 # that you are listening, and has no killmail.
 # Then killmails come as the board stores them:
 #   ADDED    a new one
-#   UPDATED  more is known about it: a name, a value
+#   UPDATED  one of them has changed: a value, a label
 # The panel on the right shows the latest event.
 #
 # A name is null until the board has learned it.

@@ -1,7 +1,0 @@
-"""Django's entry for this app."""
-
-from django.apps import AppConfig
-
-
-class HealthConfig(AppConfig):
-    name = "health"

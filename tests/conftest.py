@@ -1,0 +1,36 @@
+"""For all tests: nothing beyond this machine is asked, and the log has its head."""
+
+import socket
+from typing import Any
+
+import pytest
+
+
+def make_log_head(**_: Any) -> None:
+    """After each test with real transactions all tables are emptied; the log's head is made by a migration."""
+    from killmails.models import LogHead
+
+    LogHead.objects.get_or_create(pk=1)
+
+
+def pytest_configure() -> None:
+    from django.apps import apps
+    from django.db.models.signals import post_migrate
+
+    post_migrate.connect(make_log_head, sender=apps.get_app_config("killmails"))
+
+
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuses every connection of this process to another machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and not str(address[0]).startswith(LOOPBACK):
+            raise AssertionError(f"a test asked {address[0]}: only this machine may be asked")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)

@@ -1,0 +1,26 @@
+"""Which workers follow the feed."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from killboard.feed_step import FeedStep
+
+
+@pytest.mark.parametrize(
+    ("feed", "queues", "given", "follows"),
+    [
+        ("live", ["feed"], None, True),
+        ("live", ["feed", "bulk"], None, True),
+        ("live", ["bulk"], None, False),
+        ("off", ["feed"], None, False),
+        ("recorded", ["feed"], "http://127.0.0.1:9", True),
+        # Another worker beside `manage.py serve`: it would bring real killmails among the invented ones.
+        ("recorded", ["feed"], None, False),
+        ("off", ["feed"], "http://127.0.0.1:9", False),
+    ],
+)
+def test_a_worker_follows_the_feed_when_it_serves_its_queue(settings, feed, queues, given, follows) -> None:
+    settings.FEED = feed
+    worker = SimpleNamespace(app=SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=queues))))
+    assert FeedStep(worker, feed_url=given).include_if(worker) is follows
