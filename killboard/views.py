@@ -93,7 +93,7 @@ def _parameters(request: HttpRequest) -> tuple[str, dict[str, Any] | None, str |
 def _body(request: HttpRequest) -> dict[str, Any]:
     if request.content_type not in ("application/json", "application/graphql-response+json"):
         raise BadRequest(415, "Content-Type must be application/json.")
-    if request.content_params.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+    if (request.content_params or {}).get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
         raise BadRequest(415, "The charset must be utf-8.")
     body = request.read(MAX_BODY + 1)
     if len(body) > MAX_BODY:

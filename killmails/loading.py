@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
+
+from django.db.models import QuerySet
 
 from killmails.models import InventoryType, Killmail
 from killmails.models.killmails import KillmailQuerySet
@@ -24,13 +26,13 @@ class Item:
     items: list["Item"]
 
 
-def load(killmails: KillmailQuerySet, fields: Iterable[str]) -> list[Killmail]:
+def load(query: QuerySet[Killmail], fields: Iterable[str]) -> list[Killmail]:
     """The killmails with place and victim, and with attackers and items where `fields` (GraphQL's names) ask for them.
 
     Items come as `killmail.loaded_items`, with their types. At most 4 queries.
     """
     asked = set(fields)
-    killmails = killmails.with_victim()
+    killmails = cast(KillmailQuerySet, query).with_victim()
     if asked & ATTACKER_FIELDS:
         killmails = killmails.with_attackers()
     if asked & ITEM_FIELDS:

@@ -165,7 +165,8 @@ class GraphQLConsumer(AsyncWebsocketConsumer):
         except TimeoutError:
             logger.info("A websocket did not read for %.0f s; dropped.", SEND_LIMIT)
             self._stuck = True
-            self._main.cancel()
+            if self._main:
+                self._main.cancel()
         except Exception as error:  # noqa: BLE001  (each server has its own for a peer that is gone)
             logger.debug("A websocket is gone (%s).", type(error).__name__)
 

@@ -124,12 +124,12 @@ class Hub:
             self._head = head
             return False
         for event in await self._read(self._head):
-            await self._take_to_sockets(event)
+            await self._take_to_sockets(event, head.epoch)
         return self._head.position < head.position
 
-    async def _take_to_sockets(self, event: Event) -> None:
+    async def _take_to_sockets(self, event: Event, epoch: str) -> None:
         # From here on a new subscriber begins after this event, and those who are there now get it.
-        before, self._head = self._head, Head(self._head.epoch, event.position)
+        before, self._head = self._head, Head(epoch, event.position)
         try:
             results = await self._in_thread(self._execute, event, list(self._groups.values()))
         except Exception:

@@ -136,6 +136,11 @@ def test_the_linter_is_content(command: list[str]) -> None:
     assert result.returncode == 0, result.stdout
 
 
+def test_the_type_checker_is_content() -> None:
+    result = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
 def test_models_and_migrations_agree() -> None:
     command = [sys.executable, "manage.py", "makemigrations", "--check", "--dry-run"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -26,7 +26,12 @@ def reference(to: str, **options: Any) -> models.ForeignKey:
     transaction inserts the rows that are missing, so that every reference has its row all the same.
     """
     # DO_NOTHING: entities are never deleted.
-    settings = {"related_name": "+", "db_constraint": False, "db_index": False, "on_delete": models.DO_NOTHING}
+    settings: dict[str, Any] = {
+        "related_name": "+",
+        "db_constraint": False,
+        "db_index": False,
+        "on_delete": models.DO_NOTHING,
+    }
     return models.ForeignKey(to, **settings, **options)
 
 

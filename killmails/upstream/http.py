@@ -160,7 +160,7 @@ class _Adapter(HTTPAdapter):
     def _watched(self, pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
         wire = self._wire
 
-        class WatchedConnection(pool.ConnectionCls):
+        class WatchedConnection(pool.ConnectionCls):  # type: ignore[name-defined]
             def _new_conn(self) -> socket.socket:
                 # urllib3 gives each address of a name the whole time, one after the other.
                 self.timeout = wire.seconds_left() / max(1, len(_addresses(self.host, self.port)))
