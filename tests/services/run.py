@@ -1,4 +1,7 @@
-"""`python -m tests.services.run`: pytest with the three real services, then again the embedded way."""
+"""`python -m tests.services.run`: pytest with the three real services, and again the embedded way.
+
+Without a path there are two lanes side by side, each with services of its own: most tests wait more than they work.
+"""
 
 import argparse
 import contextlib
@@ -8,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -17,6 +20,7 @@ from tests.services.guard import Guard, kill_tree
 from tests.services.service import Service, ServiceError
 
 ROOT = Path(__file__).resolve().parents[2]
+BOARDS = "tests/e2e"
 EMBEDDED_FOLDERS = ["tests/killmails", "tests/realtime"]
 NOTHING_COLLECTED = 5
 STOP_SECONDS = 20
@@ -37,10 +41,14 @@ def main(arguments: list[str]) -> int:
     for signum in SIGNALS:
         signal.signal(signum, _interrupt)
     try:
-        code = _run_with_services(options, pytest_arguments)
+        if options.lane == 2:
+            codes = [_run_with_services(options, [*pytest_arguments, BOARDS])]
+            return _worst([*codes, _run_embedded(options, pytest_arguments)])
         if _names_a_path(pytest_arguments):
-            return code
-        return max(code, _run_embedded(options, pytest_arguments))
+            return _run_with_services(options, pytest_arguments)
+        with _second_lane(arguments) as finish:
+            code = _run_with_services(options, [*pytest_arguments, f"--ignore={BOARDS}"])
+            return _worst([code, finish()])
     except Interrupted as interrupted:
         return 128 + interrupted.signum
     except ServiceError as error:
@@ -51,8 +59,41 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="./test", allow_abbrev=False, epilog="All else is given to pytest.")
     parser.add_argument("--long", action="store_true", help="run the tests that take minutes, too (LONG=1)")
+    parser.add_argument("--lane", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("-m", dest="mark", metavar="MARKEXPR", help="as in pytest")
     return parser.parse_known_args(arguments)
+
+
+def _worst(codes: list[int]) -> int:
+    """`-k` may well choose tests that only one of the runs has."""
+    return max((code for code in codes if code != NOTHING_COLLECTED), default=NOTHING_COLLECTED)
+
+
+@contextlib.contextmanager
+def _second_lane(arguments: list[str]) -> Iterator[Callable[[], int]]:
+    """Another one of us with the boards and the embedded way; what it prints comes when `finish` is called."""
+    with _guarded_folder() as (folder, guard):
+        log = folder / "log"
+        with log.open("wb") as output:
+            command = [sys.executable, "-m", "tests.services.run", "--lane=2", *arguments]
+            process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        guard.watch(process.pid)
+
+        def finish() -> int:
+            code = process.wait()
+            print("\n./test: meanwhile, whole boards, and the embedded way\n", flush=True)
+            sys.stdout.write(log.read_text(errors="replace"))
+            sys.stdout.flush()
+            return _exit_code(code)
+
+        try:
+            yield finish
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(STOP_SECONDS)
+            guard.forget(process.pid)
 
 
 def _names_a_path(arguments: list[str]) -> bool:
@@ -89,9 +130,7 @@ def _run_embedded(options: argparse.Namespace, arguments: list[str]) -> int:
     # Empty, not absent: a .env file of the developer must not bring them back.
     nothing = {"DATABASE_URL": "", "REDIS_URL": "", "RABBITMQ_URL": "", "USE_REDIS_PUBSUB": "false"}
     mark = f"({options.mark}) and not services" if options.mark else "not services"
-    code = _run_pytest(options, nothing, [*arguments, "-m", mark, *folders])
-    # `-k` may well choose tests that only the first run has.
-    return 0 if code == NOTHING_COLLECTED else code
+    return _run_pytest(options, nothing, [*arguments, "-m", mark, *folders])
 
 
 def _run_pytest(options: argparse.Namespace, addresses: dict[str, str], arguments: list[str]) -> int:
