@@ -22,6 +22,11 @@ from tests.services.service import Service, ServiceError
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = "tests/e2e"
 EMBEDDED_FOLDERS = ["tests/killmails", "tests/realtime"]
+# These know neither database nor channel layer: once is enough.
+SERVE_BOTH_WAYS = [
+    *("tests/killmails/test_http.py", "tests/killmails/test_recording_server.py", "tests/killmails/test_zkillboard.py"),
+    *("tests/realtime/test_hub.py", "tests/realtime/test_protocol.py", "tests/realtime/test_operations.py"),
+]
 NOTHING_COLLECTED = 5
 STOP_SECONDS = 20
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -129,8 +134,9 @@ def _run_embedded(options: argparse.Namespace, arguments: list[str]) -> int:
     print("\n./test: once more without the services: SQLite, and all in one process", flush=True)
     # Empty, not absent: a .env file of the developer must not bring them back.
     nothing = {"DATABASE_URL": "", "REDIS_URL": "", "RABBITMQ_URL": "", "USE_REDIS_PUBSUB": "false"}
+    ignored = [f"--ignore={path}" for path in SERVE_BOTH_WAYS]
     mark = f"({options.mark}) and not services" if options.mark else "not services"
-    return _run_pytest(options, nothing, [*arguments, "-m", mark, *folders])
+    return _run_pytest(options, nothing, [*arguments, "-m", mark, *ignored, *folders])
 
 
 def _run_pytest(options: argparse.Namespace, addresses: dict[str, str], arguments: list[str]) -> int:
