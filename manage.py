@@ -4,13 +4,20 @@
 import os
 import sys
 
-from django.core.management import execute_from_command_line
-
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "killboard.settings")
     try:
-        execute_from_command_line(sys.argv)
+        from django.core.management import execute_from_command_line
+        from django.db import OperationalError
+
+        try:
+            execute_from_command_line(sys.argv)
+        except OperationalError:
+            from killboard.services import ask_services
+
+            ask_services()  # names the variable and the reason, if it is the database that is away
+            raise
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Awaitable, Callable
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.core.asgi import get_asgi_application
@@ -21,4 +22,12 @@ from realtime.hub import Hub  # noqa: E402
 require_services()
 hub = Hub(KillmailLog(), engine)
 websocket = GraphQLConsumer.as_asgi(engine=engine, hub=hub)
-application = ProtocolTypeRouter({"http": http, "websocket": URLRouter([re_path(r"^graphql/?$", websocket)])})
+
+
+async def refuse(scope: object, receive: object, send: Callable[[dict[str, str]], Awaitable[None]]) -> None:
+    """A websocket at any other address: 403, instead of an error of ours."""
+    await send({"type": "websocket.close"})
+
+
+routes = URLRouter([re_path(r"^graphql/?$", websocket), re_path(r"", refuse)])
+application = ProtocolTypeRouter({"http": http, "websocket": routes})

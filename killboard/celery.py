@@ -10,6 +10,7 @@ from kombu import Exchange, Queue
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "killboard.settings")
 
 from django.conf import settings
+from django.db import connections
 
 from killboard.feed_step import FEED_QUEUE, FeedStep
 from killboard.services import require_services
@@ -22,7 +23,7 @@ MINUTE = 60.0
 def _queue(name: str) -> Queue:
     """A quorum queue, which survives the loss of the broker and counts deliveries."""
     arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERIES}
-    return Queue(name, Exchange(name, type="topic"), routing_key=name, queue_arguments=arguments)
+    return Queue(name, Exchange("killboard", type="topic"), routing_key=name, queue_arguments=arguments)
 
 
 def _embedded() -> dict[str, object]:
@@ -84,6 +85,12 @@ app.steps["worker"].add(FeedStep)
 
 
 @worker_init.connect
+def _prepare_worker(**_: object) -> None:
+    # A pool of connections does not survive the fork of the worker's children.
+    connections.settings["default"]["OPTIONS"].pop("pool", None)
+    require_services()
+
+
 @beat_init.connect
-def _require_services(**_: object) -> None:
+def _prepare_beat(**_: object) -> None:
     require_services()

@@ -5,11 +5,12 @@ A message names the variable and never repeats the value of an address, which ma
 """
 
 import difflib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 TRUE = {"true", "1", "yes", "on"}
 FALSE = {"false", "0", "no", "off"}
@@ -24,10 +25,13 @@ def read_dotenv(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        values = dotenv_values(path, encoding="utf-8-sig")
+        bindings = list(parse_stream(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"{path.name}: cannot be read as UTF-8 text ({type(error).__name__}).") from error
-    return {name: value.strip() for name, value in values.items() if value is not None}
+    for binding in bindings:
+        if binding.error or (binding.key and binding.value is None):
+            raise SettingError(f"{path.name}, line {binding.original.line}: cannot be read; write NAME=value.")
+    return {binding.key: (binding.value or "").strip() for binding in bindings if binding.key}
 
 
 class Environment:

@@ -62,7 +62,7 @@ def _feed(env: Environment, data_dir: Path, services: bool, database_url: str) -
         return asked, asked
     # `manage.py serve` found out and left word here, so that a second terminal meets the same database.
     decided = data_dir / "feed"
-    recorded = decided.is_file() and decided.read_text().strip() == "recorded"
+    recorded = decided.is_file() and decided.read_text(errors="replace").strip() == "recorded"
     return asked, "recorded" if recorded else "live"
 
 
@@ -216,7 +216,10 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {name: {"level": _settings["LOG_LEVEL"]} for name in ("killboard", "killmails", "realtime", "health")},
+    "loggers": {
+        "django": {"handlers": [], "propagate": True},  # else each of its lines comes twice
+        **{name: {"level": _settings["LOG_LEVEL"]} for name in ("killboard", "killmails", "realtime", "health")},
+    },
 }
 
 for _warning in _warnings:

@@ -173,9 +173,9 @@ class GraphQLConsumer(AsyncWebsocketConsumer):
     async def _close_with(self, close: protocol.Close) -> None:
         reason = close.reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore")
         try:
-            await self.close(close.code, reason)
-        except ValueError:  # daphne sends 1000 and 3000 to 4999 only
-            await self.close(protocol.Code.BAD_REQUEST, reason)
+            await self.close(int(close.code), reason)  # daphne takes no enumeration
+        except Exception:  # noqa: BLE001  (daphne sends 1000 and 3000 to 4999 only)
+            await self.close(int(protocol.Code.BAD_REQUEST), reason)
 
     def _drop(self, id_: str) -> None:
         if subscription := self._subscriptions.pop(id_, None):

@@ -20,12 +20,16 @@ MODELS: dict[str, type[models.Entity]] = {
 }
 
 
-def load_small_universe() -> int:
-    """Writes every row of the file; running it again changes nothing. The number of rows."""
+INVENTED = ("characters", "corporations", "alliances")
+
+
+def load_small_universe(invented: bool) -> int:
+    """Writes the rows of the file, those of invented pilots only if asked to. Again changes nothing. How many rows."""
     tables = json.loads(FILE.read_text(encoding="utf-8"))
-    for name, model in MODELS.items():
+    wanted = {name: model for name, model in MODELS.items() if invented or name not in INVENTED}
+    for name, model in wanted.items():
         rows = [model(**row) for row in tables[name]]
         columns = [column for column in tables[name][0] if column != "id"]
         fields = [column.removesuffix("_id") for column in columns]
         model.objects.bulk_create(rows, update_conflicts=True, update_fields=fields, unique_fields=["id"])
-    return sum(len(rows) for rows in tables.values())
+    return sum(len(tables[name]) for name in wanted)

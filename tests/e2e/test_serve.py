@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from killmails.recording.server import RecordingServer, load_recording
 from tests.e2e.processes import Board, Process
@@ -119,6 +121,47 @@ def test_a_port_that_is_none_is_one_clear_line(embedded: Board, port: str) -> No
     assert result.returncode == 2
     assert f"argument --port: '{port}' is not a whole number from 1 to 65535" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_board_that_has_been_live_stays_live_without_zkillboard(embedded: Board) -> None:
+    (embedded.folder / "killboard.sqlite3").touch()
+    embedded.env |= {"FEED": "auto", "R2Z2_URL": "http://127.0.0.1:1"}
+    embedded.serve()
+    assert ask(embedded, "{ feed { mode } }")["feed"] == {"mode": "LIVE"}
+
+
+def test_damaged_files_of_the_built_in_queue_do_no_harm(embedded: Board) -> None:
+    control = embedded.folder / "queue" / "control"
+    control.mkdir(parents=True)
+    (control / "bulk.exchange").write_text("")
+    (embedded.folder / "feed").write_bytes(b"\xff\xfe")
+    embedded.env["FEED"] = "recorded"
+    embedded.serve().wait_for("Sequence 3: killmail")
+
+
+def test_a_websocket_at_another_address_is_refused(board: Board) -> None:
+    with pytest.raises(InvalidStatus) as refusal:
+        connect(f"ws://127.0.0.1:{board.port}/other")
+    assert refusal.value.response.status_code == 403
+
+
+def test_runserver_closes_sockets_with_the_codes_of_the_protocol(embedded: Board) -> None:
+    assert embedded.manage("migrate", FEED="off").returncode == 0
+    embedded.env["FEED"] = "off"
+    embedded.runserver()
+    with connect(embedded.websocket_url, subprotocols=["graphql-transport-ws"]) as socket_:
+        socket_.send("hello")
+        with pytest.raises(ConnectionClosed) as closed:
+            socket_.recv(timeout=10)
+    assert closed.value.rcvd.code == 4400
+
+
+def test_commands_name_the_database_that_does_not_answer(embedded: Board) -> None:
+    address = "postgresql://user:hunter2@127.0.0.1:1/board"
+    result = embedded.manage("migrate", DATABASE_URL=address, FEED="off", DEBUG="true")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("killboard does not start: DATABASE_URL: 127.0.0.1:1 does not")
+    assert "hunter2" not in result.stderr
 
 
 def test_a_port_in_use_is_one_clear_line(embedded: Board) -> None:

@@ -111,6 +111,9 @@ def test_v8_dotenv_takes_quotes_spaces_crlf_a_bom_and_doubled_lines(tmp_path: Pa
     file.write_bytes(b'\xef\xbb\xbfPORT=1\r\nCONTACT="me@example.com"   \r\nPORT=4001 \r\n# REDIS_URL=x\r\nEMPTY=\r\n')
     assert read_dotenv(file) == {"PORT": "4001", "CONTACT": "me@example.com", "EMPTY": ""}
     assert read_dotenv(tmp_path / "none") == {}
+    file.write_text("PORT=4001\nDATABASE_URL: postgresql://u:hunter2@host/db\n")
+    with pytest.raises(SettingError, match=r"^\.env, line 2: cannot be read; write NAME=value\.$"):
+        read_dotenv(file)
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SettingError, match="cannot be read as UTF-8"):
         read_dotenv(file)

@@ -3,13 +3,16 @@
 import argparse
 import asyncio
 import errno
+import fcntl
 import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -27,6 +30,7 @@ from killmails.upstream.zkillboard import Zkillboard
 
 PROBE_LIMIT = 5.0  # seconds that zKillboard has to answer before the recording is played
 RECORDED_RATE = 0.5  # killmails a second
+END_LIMIT = 9.0  # seconds from Ctrl-C to the end, whatever still runs
 MAX_FRAME = 64 * 1024  # bytes, of a websocket
 RECORDED_READY = 25  # killmails that are there at once, for the first page
 
@@ -41,10 +45,12 @@ class Command(BaseCommand):
         parser.add_argument("--feed-decided", default="", help=argparse.SUPPRESS)
 
     def handle(self, *args: Any, port: int, feed_decided: str, **options: Any) -> None:
+        listening = _listen(port)
         why = feed_decided or self._decide_feed()
         ask_services()
-        listening = _listen(port)
-        call_command("migrate", verbosity=0, interactive=False)
+        _migrate()
+        _forget_messages()
+        load_small_universe(invented=settings.FEED == "recorded")
         with ExitStack() as running:
             feed_url = settings.R2Z2_URL
             if settings.FEED == "recorded":
@@ -61,7 +67,8 @@ class Command(BaseCommand):
         """
         if settings.FEED_ASKED != "auto":
             return ""
-        why = _what_ails_zkillboard()
+        # A board that has been live stays so: nobody wants invented killmails among real ones.
+        why = "" if Path(settings.DATA_DIR, "killboard.sqlite3").exists() else _what_ails_zkillboard()
         decided = "recorded" if why else "live"
         Path(settings.DATA_DIR, "feed").write_text(decided)
         if decided != settings.FEED:
@@ -70,7 +77,6 @@ class Command(BaseCommand):
 
     def _play_recording(self, running: ExitStack) -> str:
         """The address of a small R2Z2 of our own, which goes on where this database has stopped."""
-        load_small_universe()
         server = RecordingServer(
             load_recording(),
             rate=RECORDED_RATE,
@@ -112,6 +118,20 @@ class Command(BaseCommand):
         )
 
 
+def _migrate() -> None:
+    """One at a time: two boards that start together in one folder would make the same tables."""
+    with Path(settings.DATA_DIR, "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        call_command("migrate", verbosity=0, interactive=False)
+
+
+def _forget_messages() -> None:
+    """A power cut may have damaged the built-in queue's files; what they ask for stands in the database, too."""
+    for folder in ("messages", "control"):
+        for file in Path(settings.DATA_DIR, "queue", folder).glob("*"):
+            file.unlink(missing_ok=True)
+
+
 def _what_ails_zkillboard() -> str:
     """Why the feed cannot be read, or "" when it can."""
     try:
@@ -147,6 +167,14 @@ class _Server(uvicorn.Server):
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self.handle_exit)
         yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A query that runs for minutes must not hold up the end; whatever is cut off is whole in the database."""
+        if not self.should_exit:
+            clock = threading.Timer(END_LIMIT, os._exit, [1])
+            clock.daemon = True
+            clock.start()
+        super().handle_exit(sig, frame)
 
 
 def _serve(listening: socket.socket) -> None:

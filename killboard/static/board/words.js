@@ -49,6 +49,5 @@ export function security(status) {
 /** What to call an entity: its name, or its kind and the start of its id while the board does not know the name. */
 export function called(entity, kind) {
   if (entity.name !== null) return { text: entity.name, known: true, title: entity.name };
-  const start = entity.id.length > 4 ? `${entity.id.slice(0, 4)}…` : entity.id;
-  return { text: `${kind} ${start}`, known: false, title: `${kind} ${entity.id}, name not known yet` };
+  return { text: `${kind} ${entity.id}`, known: false, title: `${kind} ${entity.id}, name not known yet` };
 }

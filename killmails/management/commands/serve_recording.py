@@ -61,7 +61,9 @@ class Command(BaseCommand):
         try:
             manner = "again and again" if options["loop"] else "once"
             self.stdout.write(f"{len(killmails)} killmails, {options['rate']:g} a second, {manner}, at {server.url}")
-            self.stdout.write(f"Point a board at it: R2Z2_URL={server.url} FEED=live   (Ctrl-C stops)")
+            self.stdout.write(
+                f"A board of its own: R2Z2_URL={server.url} FEED=live DATA_DIR=/tmp/recorded  (Ctrl-C stops)"
+            )
             self.stdout.flush()
             threading.Event().wait()
         except KeyboardInterrupt:
