@@ -23,6 +23,7 @@ missing_packages() {
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || packages+=(rabbitmq-server)
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
     command -v chromium >/dev/null || packages+=(chromium)
+    command -v curl >/dev/null || packages+=(curl)
     echo "${packages[*]:-}"
 }
 
