@@ -59,7 +59,7 @@ def _store_recording(count=None):
     records = load_recording()[:count]
     for sequence, record in enumerate(records, start=1):
         _store(raw_package(sequence, record["esi"], hash=record["hash"], zkb=record["zkb"]), sequence)
-    load_small_universe()
+    load_small_universe(invented=True)
     return records
 
 
