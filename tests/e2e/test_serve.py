@@ -123,13 +123,6 @@ def test_a_port_that_is_none_is_one_clear_line(embedded: Board, port: str) -> No
     assert "Traceback" not in result.stderr
 
 
-def test_a_board_that_has_been_live_stays_live_without_zkillboard(embedded: Board) -> None:
-    (embedded.folder / "killboard.sqlite3").touch()
-    embedded.env |= {"FEED": "auto", "R2Z2_URL": "http://127.0.0.1:1"}
-    embedded.serve()
-    assert ask(embedded, "{ feed { mode } }")["feed"] == {"mode": "LIVE"}
-
-
 def test_damaged_files_of_the_built_in_queue_do_no_harm(embedded: Board) -> None:
     control = embedded.folder / "queue" / "control"
     control.mkdir(parents=True)

@@ -67,8 +67,7 @@ class Command(BaseCommand):
         """
         if settings.FEED_ASKED != "auto":
             return ""
-        # A board that has been live stays so: nobody wants invented killmails among real ones.
-        why = "" if Path(settings.DATA_DIR, "killboard.sqlite3").exists() else _what_ails_zkillboard()
+        why = _what_ails_zkillboard()
         decided = "recorded" if why else "live"
         Path(settings.DATA_DIR, "feed").write_text(decided)
         if decided != settings.FEED:
