@@ -3,32 +3,60 @@
 import os
 import warnings
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
-from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
-from django.urls import re_path
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 # WhiteNoise hands files over in pieces, synchronously; Django warns at each, though they are few and small.
 warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "killboard.settings")
 http = get_asgi_application()  # first: it sets Django up for the imports below
 
+from django.conf import settings  # noqa: E402
+
 from killboard.engine import engine  # noqa: E402
 from killboard.services import require_services  # noqa: E402
 from killmails.events import KillmailLog  # noqa: E402
+from killmails.universe.small import provide_universe  # noqa: E402
 from realtime.consumer import GraphQLConsumer  # noqa: E402
+from realtime.endpoint import Endpoint  # noqa: E402
 from realtime.hub import Hub  # noqa: E402
+from realtime.limits import Limits  # noqa: E402
+from realtime.open_files import allow_sockets  # noqa: E402
+from realtime.origin import Origins  # noqa: E402
 
 require_services()
-hub = Hub(KillmailLog(), engine)
-websocket = GraphQLConsumer.as_asgi(engine=engine, hub=hub)
+with ThreadPoolExecutor(1) as thread:  # uvicorn imports us in its loop, where Django asks no database
+    thread.submit(provide_universe).result()  # else filters by place would match nothing, without a word
+hub = Hub(KillmailLog(), engine, settings.MAX_REPLAY)
+limits = Limits(**settings.SOCKET_LIMITS)
+limits = replace(limits, sockets=allow_sockets(limits.sockets))
+endpoint = Endpoint(engine, hub, limits, settings.TRUSTED_PROXIES)
+origins = Origins(settings.ALLOWED_HOSTS, settings.CSRF_TRUSTED_ORIGINS)
 
 
-async def refuse(scope: object, receive: object, send: Callable[[dict[str, str]], Awaitable[None]]) -> None:
-    """A websocket at any other address: 403, instead of an error of ours."""
-    await send({"type": "websocket.close"})
+async def websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """At /graphql, for programs and for pages of ours; all else is refused before it is accepted: 403."""
+    if scope["path"] in ("/graphql", "/graphql/") and _may_open(scope):
+        await GraphQLConsumer(endpoint)(scope, receive, send)
+    else:
+        await send({"type": "websocket.close"})
 
 
-elsewhere = re_path(r"", refuse)  # type: ignore[arg-type]  # Channels takes ASGI applications here
-routes = URLRouter([re_path(r"^graphql/?$", websocket), elsewhere])
-application = ProtocolTypeRouter({"http": http, "websocket": routes})
+def _may_open(scope: Scope) -> bool:
+    """Programs tell no origin; a page tells its own."""
+    headers: dict[bytes, list[str]] = {b"origin": [], b"host": []}
+    for name, value in scope["headers"]:
+        headers.setdefault(name, []).append(value.decode("latin-1"))
+    origin, host = (", ".join(headers[name]) if headers[name] else None for name in (b"origin", b"host"))
+    return origins.allows(origin, host, scope.get("scheme") == "wss")
+
+
+application = ProtocolTypeRouter({"http": http, "websocket": websocket})

@@ -2,7 +2,12 @@
 
 import graphene
 
-from killmails.schema.queries import Query
+from killmails.schema import log, queries
 from killmails.schema.subscriptions import Subscription
+
+
+class Query(queries.Query, log.Query):
+    """Read what is stored."""
+
 
 schema = graphene.Schema(query=Query, subscription=Subscription)

@@ -9,6 +9,7 @@ from typing import Any
 import dj_database_url
 
 from killboard.environment import Environment, SettingError, misspelt, read_dotenv, split_address, with_password
+from realtime.origin import Origins
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 INSECURE_KEY = "insecure-key-for-a-board-on-your-own-machine-never-for-production"
@@ -75,6 +76,33 @@ def _channel_layer(use_redis: bool, address: str) -> dict[str, Any]:
     return {"BACKEND": backend, "CONFIG": {"hosts": hosts, "prefix": "killmail:"}}
 
 
+def _sockets(env: Environment) -> dict[str, Any]:
+    """What the endpoint of all websockets is told."""
+    limits = {
+        "sockets": env.integer("MAX_SOCKETS", 10_000, 0, 10**6),
+        "sockets_per_address": env.integer("MAX_SOCKETS_PER_ADDRESS", 20, 0, 10**6),
+        "unacknowledged": env.integer("MAX_UNACKNOWLEDGED_SOCKETS", 200, 1, 10**6),
+        "operations_per_socket": env.integer("MAX_OPERATIONS_PER_SOCKET", 20, 1, 10**4),
+        "messages_per_10_s": env.integer("MAX_MESSAGES_PER_10_S", 100, 1, 10**6),
+        "frame_size": env.integer("MAX_FRAME_SIZE", 65_536, 1024, 2**24),
+    }
+    return {
+        "SOCKET_LIMITS": limits,  # by the names of realtime.limits.Limits
+        "MAX_REPLAY": env.integer("MAX_REPLAY", 100_000, 100, 10**9),
+        "TRUSTED_PROXIES": env.integer("TRUSTED_PROXIES", 0, 0, 10),
+        "CSRF_TRUSTED_ORIGINS": _trusted_origins(env),
+    }
+
+
+def _trusted_origins(env: Environment) -> list[str]:
+    origins = env.words("TRUSTED_ORIGINS")
+    try:
+        Origins([], origins)
+    except ValueError as error:
+        raise SettingError(f"TRUSTED_ORIGINS: {error}.") from error
+    return origins
+
+
 def _secret_key(env: Environment, debug: bool) -> str:
     key = env.text("SECRET_KEY", INSECURE_KEY)
     if not debug and (key == INSECURE_KEY or len(key) < 50):
@@ -116,12 +144,12 @@ def _read(env: Environment) -> dict[str, Any]:
         "DEBUG": debug,
         "SECRET_KEY": _secret_key(env, debug),
         "ALLOWED_HOSTS": env.words("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"],
-        "CSRF_TRUSTED_ORIGINS": env.words("TRUSTED_ORIGINS"),
         "HOST": host,
         "PORT": env.integer("PORT", 4000, 1, 65535),
         "LOG_LEVEL": env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")).upper(),
         "DATABASES": {"default": _database(database_url, file)},
         "CHANNEL_LAYERS": {"default": _channel_layer(use_redis, redis_url)},
+        **_sockets(env),
     }
 
 

@@ -8,7 +8,8 @@ KillmailError
 ├── Unacceptable                 what came cannot be accepted (`reason`, `detail`, `raw`); it is kept in quarantine
 │   └── Unreadable               … but it may have been damaged on the way: ask again first
 ├── Outrun                       another worker moved the feed cursor first; nothing was stored
-└── BadRecording                 a recording file that cannot be served
+├── BadRecording                 a recording file that cannot be served
+└── BadFilter                    a killmail filter that is wrong or can never match (`message`)
 """
 
 from enum import StrEnum
@@ -70,3 +71,11 @@ class Outrun(KillmailError):
 
 class BadRecording(KillmailError):
     """A recording file that cannot be served; the text names file, line and fault."""
+
+
+class BadFilter(KillmailError):
+    """A killmail filter that is wrong, or that no killmail can ever pass; `message` names the clause by its path."""
+
+    def __init__(self, path: str, what: str) -> None:
+        self.message = f"{path}: {what}"
+        super().__init__(self.message)

@@ -2,195 +2,264 @@
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
+import secrets
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from channels.db import database_sync_to_async
-from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.consumer import AsyncConsumer
 from graphql import OperationType
 
 from realtime import protocol
-from realtime.hub import Hub, HubUnavailable, Subscription
-from realtime.operations import BadOperation, Engine, Operation
+from realtime.endpoint import Endpoint
+from realtime.groups import Subscription
+from realtime.hub import HubUnavailable
+from realtime.legacy import choose
+from realtime.limits import Rate, Ticket
+from realtime.log import Refused
+from realtime.operations import BadOperation, Operation
+from realtime.outbox import Outbox
+from realtime.protocol import Close, Code
+from realtime.server import abort, forget_handshake
 
 logger = logging.getLogger(__name__)
 
 INIT_LIMIT = 10.0  # seconds until connection_init must have come
-MAX_WAITING = 256  # messages that a socket may be behind
-MAX_WAITING_SIZE = 1024 * 1024  # characters of them; a single larger one is let through
-SEND_LIMIT = 10.0  # seconds that one message may take
-QUERY_THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="query")  # fewer than database connections
-MAX_REASON = 123  # bytes, by RFC 6455
+CLOSE_LIMIT = 5.0  # seconds that a peer has to take the close frame, and again to answer it
 
 
-class GraphQLConsumer(AsyncWebsocketConsumer):
-    """GraphQL over one websocket, by the graphql-transport-ws protocol."""
+class Running:
+    """One operation of a socket, from its subscribe message to its end."""
 
-    # Channels would subscribe each socket to the layer; only the doorbell uses it.
-    channel_layer_alias = None
+    __slots__ = ("consumer", "id", "outbox", "prefix", "subscription")
 
-    def __init__(self, engine: Engine, hub: Hub) -> None:
-        super().__init__()
-        self._engine = engine
-        self._hub = hub
-        self._protocol = protocol.Connection()
-        # A result is the same text for many sockets; it is put together with what is this socket's own when sent.
-        self._outbox: asyncio.Queue[tuple[str, str] | protocol.Close] = asyncio.Queue()
-        self._waiting = 0  # characters in line
-        self._main: asyncio.Task[Any] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._subscriptions: dict[str, Subscription] = {}
+    def __init__(self, consumer: "GraphQLConsumer", id_: str, prefix: str) -> None:
+        self.consumer = consumer
+        self.outbox = consumer.outbox
+        self.id = id_
+        self.prefix = prefix
+        self.subscription: Subscription | None = None
+
+    def offer(self, subscription: Subscription, position: int, result: str) -> bool:
+        if self.subscription is None and not self.consumer.runs(self):
+            return True  # completed while it began: its id may be another operation's by now
+        # A checkpoint stands after the event of its position.
+        return self.outbox.put(self.prefix, result, subscription, max(position, subscription.position + 1))
+
+    def fail(self, errors: list[dict[str, Any]]) -> None:
+        self.consumer.fail(self, errors)
+
+
+class GraphQLConsumer(AsyncConsumer):
+    """GraphQL over one websocket. There may be ten thousand: what is kept for each is counted in bytes."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._ticket: Ticket | None = None
         self._init_limit: asyncio.TimerHandle | None = None
-        self._closing = False
-        self._stuck = False
 
-    async def __call__(self, *arguments: Any) -> None:
-        self._main = asyncio.current_task()
+    async def __call__(
+        self, scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]], send: Any
+    ) -> None:
+        """The life of the socket.
+
+        Not Channels' own loop: that makes a task and a visit to a thread for each message, and a channel of the
+        layer for each socket; only the doorbell uses the layer.
+        """
+        self._send = send
+        self.outbox = Outbox(send, self._drained, self._stuck, self._leave)
+        self._rate = Rate(self._endpoint.limits.messages_per_10_s, 10.0)
+        await receive()  # websocket.connect
         try:
-            await super().__call__(*arguments)
-        except asyncio.CancelledError:
-            if not self._stuck:
-                raise
+            await self._accept(scope, send)
+            while (message := await receive())["type"] == "websocket.receive":
+                self._receive(message.get("text"))
+        finally:
+            self._leave()
+            # What a peer that does not read has not taken would be held until TCP gives up.
+            asyncio.get_running_loop().call_later(CLOSE_LIMIT, abort, send)
 
-    async def connect(self) -> None:
-        known = protocol.SUBPROTOCOL in self.scope["subprotocols"]
-        await self.accept(protocol.SUBPROTOCOL if known else None)
-        self._spawn(self._write())
-        if not known:
-            reason = f"Subprotocol not acceptable; use {protocol.SUBPROTOCOL}"
-            return self._end(protocol.Close(protocol.Code.SUBPROTOCOL_NOT_ACCEPTABLE, reason))
-        late = protocol.Close(protocol.Code.INIT_TIMEOUT, "Connection initialisation timeout")
-        self._init_limit = asyncio.get_running_loop().call_later(INIT_LIMIT, self._end, late)
+    async def _accept(self, scope: dict[str, Any], send: Any) -> None:
+        chosen = choose(scope["subprotocols"])
+        self._protocol = (chosen or protocol.Connection)(self._endpoint.limits.frame_size)
+        await send({"type": "websocket.accept", "subprotocol": chosen and chosen.subprotocol})
+        forget_handshake(send)
+        if chosen is None:
+            return self._end(Close(Code.SUBPROTOCOL_NOT_ACCEPTABLE, "Subprotocol not acceptable"))
+        await self._endpoint.turn()
+        self._ticket = self._endpoint.enter(scope, self)
+        scope["headers"].clear()  # nobody asks for them again, and ten thousand times they are 13 MB
+        scope.clear()
+        if self._ticket is None:
+            return self._end(Close(Code.TRY_AGAIN_LATER, "try again later: too many sockets"))
+        self._init_limit = asyncio.get_running_loop().call_later(INIT_LIMIT, self.end_uninitialised)
 
-    async def disconnect(self, code: int) -> None:
-        self._closing = True
-        self._forget()
-        for task in self._tasks:
-            task.cancel()
+    def end_uninitialised(self) -> None:
+        self._end(Close(Code.INIT_TIMEOUT, "Connection initialisation timeout"))
 
-    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        if self._closing:
+    def _receive(self, text: str | None) -> None:
+        if self.outbox.closed:
             return
         try:
-            if text_data is None:
-                raise protocol.Close(protocol.Code.BAD_REQUEST, "Binary frames are not part of the protocol")
-            self._handle(self._protocol.receive(text_data))
-        except protocol.Close as close:
+            if not self._rate.allow(time.monotonic()):
+                raise Close(Code.TOO_MANY_MESSAGES, "too many messages")
+            if text is None:
+                raise Close(Code.BAD_REQUEST, "Binary frames are not part of the protocol")
+            self._handle(self._protocol.receive(text))
+        except Close as close:
             self._end(close)
+        except Exception:
+            logger.exception("A message of a websocket could not be handled.")
+            self._end(Close(Code.INTERNAL_ERROR, "Internal error"))
 
     def _handle(self, message: protocol.Message) -> None:
         match message:
             case protocol.Init():
-                self._stop_init_limit()
-                self._send(protocol.ack())
+                self._initialised()
+                self._say(self._protocol.ack())
             case protocol.Ping(payload):
-                self._send(protocol.pong(payload))
+                self._say(self._protocol.pong(payload))
             case protocol.Pong():
                 pass
             case protocol.Subscribe():
-                token = object()
-                self._protocol.begin(message.id, token)
-                self._spawn(self._operate(message, token))
+                self._begin(message)
             case protocol.Complete(id_):
-                self._protocol.end(id_)
                 self._drop(id_)
 
-    async def _operate(self, message: protocol.Subscribe, token: object) -> None:
+    def _begin(self, message: protocol.Subscribe) -> None:
+        most = self._endpoint.limits.operations_per_socket
+        self._drop(message.id)  # in the older protocol an operation replaces the one of the same name
+        if len(self._protocol.operations) >= most:
+            text = f"{most} operations run on this socket, and no more may; complete one, or open another socket."
+            errors = [{"message": text, "extensions": {"code": "TOO_MANY_SUBSCRIPTIONS"}}]
+            return self._say(self._protocol.error(message.id, errors))
+        running = Running(self, message.id, self._protocol.next_prefix(message.id))
+        self._protocol.begin(message.id, running)
+        self._endpoint.spawn(self._operate(message, running))
+
+    async def _operate(self, message: protocol.Subscribe, running: Running) -> None:
         """The life of one operation up to its result, or up to its subscription."""
         try:
-            operation = await self._prepare(message)
+            operation = await self._endpoint.prepare(message)
             if operation.kind is OperationType.SUBSCRIPTION:
-                return await self._subscribe(message.id, token, operation)
-            execute = database_sync_to_async(self._engine.execute, thread_sensitive=False, executor=QUERY_THREADS)
-            result = await execute(operation)
-            if self._protocol.end(message.id, token):
-                self._send(protocol.next_prefix(message.id), result.decode())
-                self._send(protocol.complete(message.id))
+                return await self._subscribe(running, operation)
+            result = await self._endpoint.execute(operation, lambda: self.runs(running))
+            if self._protocol.end(running.id, running):
+                self._say(running.prefix, result)
+                self._say(self._protocol.complete(running.id))
         except BadOperation as error:
-            self._fail(message.id, token, error.errors)
-        except HubUnavailable as error:
-            self._fail(message.id, token, [{"message": str(error), "extensions": {"code": "UNAVAILABLE"}}])
+            self.fail(running, error.errors)
+        except Refused as error:
+            self.fail(running, [{"message": str(error), "extensions": {"code": error.code.value}}])
+        except (HubUnavailable, TimeoutError) as error:
+            text = str(error) or "There was no answer in time; try again later."
+            self.fail(running, [{"message": text, "extensions": {"code": "UNAVAILABLE"}}])
         except Exception:
-            logger.exception("An operation of a websocket failed.")
-            self._fail(message.id, token, [{"message": "Internal error.", "extensions": {"code": "INTERNAL_ERROR"}}])
+            number = secrets.token_hex(4)
+            logger.exception("Internal error %s in an operation of a websocket.", number)
+            self.fail(running, [{"message": f"Internal error {number}.", "extensions": {"code": "INTERNAL_ERROR"}}])
 
-    async def _prepare(self, message: protocol.Subscribe) -> Operation:
-        # A document that is new takes milliseconds to validate: not in the loop that all sockets share.
-        arguments = message.query, message.variables, message.operation_name
-        return await asyncio.to_thread(self._engine.prepare, *arguments)
+    async def _subscribe(self, running: Running, operation: Operation) -> None:
+        stream = await self._endpoint.stream(operation)
+        subscription = await self._endpoint.hub.subscribe(operation, stream, running.offer, running.fail)
+        if self.outbox.closed or not self.runs(running):
+            return self._endpoint.hub.unsubscribe(subscription)  # completed while we subscribed
+        running.subscription = subscription
 
-    async def _subscribe(self, id_: str, token: object, operation: Operation) -> None:
-        prefix = protocol.next_prefix(id_)
+    def runs(self, running: Running) -> bool:
+        return self._protocol.operations.get(running.id) is running
 
-        def deliver(position: int, result: str) -> None:
-            if self._protocol.operations.get(id_) is token:
-                self._send(prefix, result)
+    def fail(self, running: Running, errors: list[dict[str, Any]]) -> None:
+        """Ends the operation with these errors, unless it has ended before."""
+        if self._protocol.end(running.id, running):
+            self._say(self._protocol.error(running.id, errors))
 
-        subscription = await self._hub.subscribe(operation, self._engine.stream(operation), deliver)
-        if self._closing or self._protocol.operations.get(id_) is not token:
-            return self._hub.unsubscribe(subscription)  # completed while we subscribed
-        self._subscriptions[id_] = subscription
+    def _subscriptions(self) -> list[Subscription]:
+        running = self._protocol.operations.values()
+        return [one.subscription for one in running if isinstance(one, Running) and one.subscription]
 
-    def _fail(self, id_: str, token: object, errors: list[dict[str, Any]]) -> None:
-        if self._protocol.end(id_, token):
-            self._send(protocol.error(id_, errors))
+    def _say(self, frame: str, result: str = "") -> None:
+        """What is no event cannot be said later: who asks for more than they read is closed."""
+        if not self.outbox.put(frame, result):
+            self._end_slow()
 
-    def _send(self, frame: str, result: str = "") -> None:
-        """Puts a message in line: a frame, or a next message's prefix and result. Closes a reader too far behind."""
-        if self._closing:
-            return
-        if self._outbox.qsize() >= MAX_WAITING or (self._waiting and self._waiting + len(result) > MAX_WAITING_SIZE):
-            return self._end(protocol.Close(protocol.Code.SLOW_CONSUMER, "slow consumer"))
-        self._waiting += len(frame) + len(result)
-        self._outbox.put_nowait((frame, result))
+    # The end
 
-    def _end(self, close: protocol.Close) -> None:
-        """Closes after what is in line, but a slow reader at once: it would never get to the end of its line."""
-        self._closing = True
-        self._forget()
-        if close.code is protocol.Code.SLOW_CONSUMER:
-            while not self._outbox.empty():
-                self._outbox.get_nowait()
-        self._outbox.put_nowait(close)
+    def _drained(self) -> None:
+        for subscription in self._subscriptions():
+            self._endpoint.hub.rejoin(subscription)
 
-    async def _write(self) -> None:
+    def _stuck(self) -> None:
+        logger.info("A websocket has not read for some seconds; closing it.")
+        self._end_slow()
+
+    def _end_slow(self) -> None:
+        close = Close(Code.SLOW_CONSUMER, f"slow consumer{self._resume_after(sent=False)}")
+        self.outbox.forget()
+        self._end(close)
+
+    def end_for_restart(self) -> None:
+        """The server stops: says where to go on."""
+        self._end(Close(Code.RESTART, f"service restart{self._resume_after(sent=True)}"))
+
+    def _resume_after(self, sent: bool) -> str:
+        """The place up to which all subscriptions of this socket have had everything, in words.
+
+        `sent`: whether what is in line will be sent before the close frame.
+        """
+        places = []
+        for subscription in self._subscriptions():
+            place = self._endpoint.hub.place(subscription)
+            waiting = None if sent else self.outbox.first_waiting(subscription)
+            if place is not None:
+                places.append(place if waiting is None else place.before(waiting))
+        return f", resume after {min(places, key=lambda place: place.position).token}" if places else ""
+
+    def _end(self, close: Close) -> None:
+        """Closes after what is in line."""
+        farewell = self._protocol.farewell(close)
+        if farewell:
+            self.outbox.put(farewell)
+        self._endpoint.spawn(self._close(close))
+        self._leave()
+
+    async def _close(self, close: Close) -> None:
         try:
-            while not isinstance(item := await self._outbox.get(), protocol.Close):
-                frame, result = item
-                self._waiting -= len(frame) + len(result)
-                async with asyncio.timeout(SEND_LIMIT):
-                    await self.send(text_data=f"{frame}{result}}}" if result else frame)
-            async with asyncio.timeout(SEND_LIMIT):
-                await self._close_with(item)
+            async with asyncio.timeout(CLOSE_LIMIT):
+                await self.outbox.finish()
+                await self._send_close(close)
         except TimeoutError:
-            logger.info("A websocket did not read for %.0f s; dropped.", SEND_LIMIT)
-            self._stuck = True
-            if self._main:
-                self._main.cancel()
+            abort(self._send)
         except Exception as error:  # noqa: BLE001  (each server has its own for a peer that is gone)
             logger.debug("A websocket is gone (%s).", type(error).__name__)
 
-    async def _close_with(self, close: protocol.Close) -> None:
-        reason = close.reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore")
+    async def _send_close(self, close: Close) -> None:
+        message = {"type": "websocket.close", "code": int(close.code), "reason": close.reason}
         try:
-            await self.close(int(close.code), reason)  # daphne takes no enumeration
+            await self._send(message)
         except Exception:  # noqa: BLE001  (daphne sends 1000 and 3000 to 4999 only)
-            await self.close(int(protocol.Code.BAD_REQUEST), reason)
+            restart = close.code in (Code.RESTART, Code.TRY_AGAIN_LATER)
+            await self._send(message | {"code": int(Code.RESTART_ELSEWHERE if restart else Code.BAD_REQUEST)})
 
-    def _drop(self, id_: str) -> None:
-        if subscription := self._subscriptions.pop(id_, None):
-            self._hub.unsubscribe(subscription)
-
-    def _forget(self) -> None:
-        self._stop_init_limit()
-        for id_ in list(self._subscriptions):
-            self._drop(id_)
-
-    def _stop_init_limit(self) -> None:
+    def _initialised(self) -> None:
         if self._init_limit:
             self._init_limit.cancel()
+            self._init_limit = None
+        if self._ticket:
+            self._endpoint.sockets.acknowledged(self._ticket)
 
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _drop(self, id_: str) -> None:
+        running = self._protocol.operations.get(id_)
+        self._protocol.end(id_)
+        if isinstance(running, Running) and running.subscription:
+            self._endpoint.hub.unsubscribe(running.subscription)
+
+    def _leave(self) -> None:
+        """Twice does no harm."""
+        self.outbox.closed = True
+        self._initialised()
+        for id_ in list(self._protocol.operations):
+            self._drop(id_)
+        if self._ticket:
+            self._endpoint.leave(self._ticket)
+            self._ticket = None

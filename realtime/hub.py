@@ -1,7 +1,7 @@
 """The hub: one in each server process. Reads the log once and feeds every socket of the process.
 
-Subscriptions of equal operations and variables are a group; a selection is executed once for each group and
-event, not once for each subscriber. Positions are checked to be dense, and each subscriber gets each at most once.
+One task takes events to the live subscriptions, and between two events takes in those that join: nothing can fall
+between. Whoever is far behind is brought near by `replay`; whoever has no room for more waits, and joins again.
 """
 
 import asyncio
@@ -9,101 +9,144 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from realtime.doorbell import Listener
-from realtime.log import Event, Head, Log, Stream
+from realtime.groups import Fail, Fields, Group, Groups, Offer, State, Subscription, offer_all
+from realtime.joining import Joining, Turn
+from realtime.log import Event, Head, Log, Refusal, Stream, check_token, read_token
 from realtime.operations import Engine, Operation
+from realtime.recent import Taken, check_dense
 
 logger = logging.getLogger(__name__)
 
 POLL = 1.0  # seconds between two looks at the log when nobody rings
 PAGE = 100  # events read at once
+SLICE = 10  # of them, executed before they are sent
 START_LIMIT = 5.0  # seconds that a new subscriber waits for a log that cannot be read
+CHECKPOINTS = 30.0  # seconds after which a subscription that was told nothing is told where the log stands
 
 T = TypeVar("T")
-Deliver = Callable[[int, str], None]  # position, result as JSON
+Executed = tuple[Taken, list[tuple[Group, str]]]  # an event, and the result for each group that wants it
 
 
 class HubUnavailable(Exception):
     """The log cannot be read at the moment; try again later."""
 
 
-@dataclass(eq=False, slots=True)
-class Subscription:
-    """One subscriber of a group, and the last position that it has had."""
-
-    group: "_Group"
-    deliver: Deliver
-    position: int
-
-
-@dataclass(eq=False, slots=True)
-class _Group:
-    operation: Operation
-    stream: Stream
-    members: set[Subscription] = field(default_factory=set)
-
-
 class Hub:
-    """Belongs to one event loop, and starts with its first subscriber."""
+    """Belongs to one event loop, and starts with its first subscriber.
 
-    def __init__(self, log: Log, engine: Engine) -> None:
+    `furthest`: how many events a subscription may be behind.
+    """
+
+    def __init__(self, log: Log, engine: Engine, furthest: int = 100_000) -> None:
         self._log = log
         self._engine = engine
-        self._groups: dict[object, _Group] = {}
-        self._head: Head | None = None
+        self._furthest = furthest
+        self._head: Head | None = None  # all live subscriptions have had everything up to here
+        self._groups = Groups()
+        self._fields = Fields()
+        self._all: set[Subscription] = set()
         self._bell = asyncio.Event()
+        self._rung = True
         self._ready = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._turn = Turn()
         # One thread of our own: the log is read in order, and the database connection stays.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub")
+        self._joining = Joining(log, engine, self._groups, self._in_thread, self._bell.set, self._refuse)
 
-    async def subscribe(self, operation: Operation, stream: Stream, deliver: Deliver) -> Subscription:
-        """Every event after now goes to `deliver`, in order. Raises HubUnavailable."""
+    # For sockets
+
+    async def subscribe(self, operation: Operation, stream: Stream, offer: Offer, fail: Fail) -> Subscription:
+        """Every event after now, or after the stream's token, is offered in order, each at most once.
+
+        `offer` says whether there was room; where there was none, `rejoin` goes on from there. Raises HubUnavailable,
+        and Refused for a token from which the stream cannot go on.
+        """
         self._start()
         try:
             async with asyncio.timeout(START_LIMIT):
                 await self._ready.wait()
+                resumed = None if stream.after is None else await self._position(read_token(stream.after))
         except TimeoutError as error:
-            raise HubUnavailable("The log of killmails cannot be read at the moment; try again later.") from error
-        # Nothing may be awaited from here on: the position and the membership must fit together.
-        if self._head is None:
-            raise HubUnavailable("The log of killmails has been reset; subscribe again.")
-        group = self._groups.setdefault(operation.key, _Group(operation, stream))
-        subscription = Subscription(group, deliver, self._head.position)
-        if stream.checkpoints:
-            checkpoint = self._engine.execute(operation, self._log.checkpoint(self._head))
-            deliver(self._head.position, checkpoint.decode())
-        group.members.add(subscription)
+            raise HubUnavailable("The log cannot be read at the moment; try again later.") from error
+        # Nothing may be awaited from here on: the place and the membership must fit together.
+        head = self._head
+        if head is None:
+            raise HubUnavailable("The log has begun anew; subscribe again.")
+        subscription = Subscription(operation, stream, offer, fail, head.position if resumed is None else resumed)
+        self._all.add(subscription)
+        self._fields.add(subscription.fields)
+        if resumed is None:
+            self._joining.tell(subscription, head)
+        self.rejoin(subscription)
         return subscription
+
+    async def _position(self, token: Head) -> int:
+        head = self._head
+        if head is None or token.epoch != head.epoch or token.position > head.position:
+            # Another process may have been quicker than this one; the log itself knows.
+            try:
+                head = await self._in_thread(self._log.head)
+            except Exception as error:
+                raise HubUnavailable("The log cannot be read at the moment; try again later.") from error
+        check_token(token, head, self._furthest)
+        while self._head is None or self._head.epoch != head.epoch:  # we have not noticed yet that it began anew
+            self._rung = True
+            self._bell.set()
+            await asyncio.sleep(0.01)
+        return token.position
+
+    def rejoin(self, subscription: Subscription) -> None:
+        """For a subscription that had no room, and now has: goes on from where it is."""
+        self._joining.add(subscription)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Twice does no harm."""
-        group = subscription.group
-        group.members.discard(subscription)
-        if not group.members and self._groups.get(group.operation.key) is group:
-            del self._groups[group.operation.key]
+        if subscription in self._all:
+            subscription.state = State.ENDED
+            self._all.discard(subscription)
+            self._groups.remove(subscription)
+            self._fields.remove(subscription.fields)
+
+    def place(self, subscription: Subscription) -> Head | None:
+        """Up to where it has been offered everything; None where the log is not known."""
+        if self._head is None:
+            return None
+        live = subscription.state is State.LIVE
+        return Head(self._head.epoch, max(subscription.position, self._head.position if live else 0))
+
+    # The one task
 
     def _start(self) -> None:
         if not self._tasks:
             listener = Listener(self._woken, lambda: self._head.position if self._head else 0)
-            self._tasks = [asyncio.create_task(listener.run()), asyncio.create_task(self._run())]
+            self._tasks = [asyncio.create_task(one) for one in (listener.run(), self._run(), self._tell_places())]
 
     def _woken(self, head: int) -> None:
         if self._head is None or head > self._head.position:
+            self._rung = True
             self._bell.set()
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        looked = -POLL
         while True:
             self._bell.clear()
             try:
-                more = await self._advance()
+                if self._rung or loop.time() - looked >= POLL:
+                    self._rung, looked = False, loop.time()
+                    more = await self._advance()
+                    self._rung = self._rung or more  # somebody may have rung meanwhile
+                if self._joining and self._head:
+                    await self._joining.admit(self._head)
             except Exception:
                 logger.exception("The log could not be read; trying again in %.0f s.", POLL)
-                more = False
-            if not more:
+                await asyncio.sleep(POLL)
+                self._rung = True
+            if not self._rung and not (self._joining and self._head):
                 await self._wait_for_bell()
 
     async def _wait_for_bell(self) -> None:
@@ -114,75 +157,108 @@ class Hub:
 
     async def _advance(self) -> bool:
         """Takes one page of the log to the sockets. True when there may be more."""
-        head = await self._in_thread(self._log.head)
-        if self._head is None or self._head.epoch != head.epoch or head.position < self._head.position:
-            self._begin(head)
-            return False
-        if head.position == self._head.position:
-            return False
-        if not self._groups:
+        before, fields = self._head, self._fields.union()
+        if before is None or not self._all:
+            head = await self._in_thread(self._log.head)
+            if before is None or is_another(before, head):
+                await self._begin(head)
             self._head = head
             return False
-        for event in await self._read(self._head):
-            await self._take_to_sockets(event, head.epoch)
-        return self._head.position < head.position
+        head, events, executed = await self._in_thread(self._look, before, fields)
+        if is_another(before, head):
+            await self._begin(head)
+            return False
+        await self._take(executed, head.epoch)
+        for first in range(SLICE, len(events), SLICE):
+            executed = await self._in_thread(self._execute, events[first : first + SLICE], fields)
+            await self._take(executed, head.epoch)
+        return before.position + len(events) < head.position
 
-    async def _take_to_sockets(self, event: Event, epoch: str) -> None:
-        # From here on a new subscriber begins after this event, and those who are there now get it.
-        before, self._head = self._head, Head(epoch, event.position)
-        try:
-            results = await self._in_thread(self._execute, event, list(self._groups.values()))
-        except Exception:
-            self._head = before  # once more, rather than lost; nobody gets an event twice
-            raise
-        for group, result in results:
-            _deliver(event.position, group, result)
+    def _look(self, before: Head, fields: frozenset[str]) -> tuple[Head, Sequence[Event], list[Executed]]:
+        """In the hub's thread: what is new, and the first of it executed."""
+        head, events = self._log.read_new(before, PAGE, fields)
+        if is_another(before, head):
+            return head, [], []
+        check_dense(events, before.position, head.position)
+        return head, events, self._execute(events[:SLICE], fields)
 
-    async def _read(self, after: Head) -> Sequence[Event]:
-        """The next events, loaded for every group, those that came while we read included."""
-        fields: frozenset[str] | None = None
-        while fields is None or not self._fields() <= fields:
-            fields = self._fields()
-            events = await self._in_thread(self._log.read, after, PAGE, fields)
-        _check_dense(events, after.position)
-        return events
+    def _execute(self, events: Sequence[Event], fields: frozenset[str]) -> list[Executed]:
+        """In the hub's thread: one execution for each event and selection.
 
-    def _fields(self) -> frozenset[str]:
-        return frozenset().union(*(group.operation.fields for group in self._groups.values()))
+        Nobody joins the groups meanwhile, since only the hub's task lets them; who leaves is skipped later.
+        """
+        executed = []
+        for taken in [Taken(event, fields) for event in events]:
+            groups = self._groups.candidates(taken.event)
+            wanted = [group for group in groups if group.stream.wants(taken.event)]
+            executed.append((taken, [(group, taken.result(self._engine, group.operation)) for group in wanted]))
+        return executed
 
-    def _begin(self, head: Head) -> None:
-        if self._head is not None:
-            what = "has a new epoch" if self._head.epoch != head.epoch else "went back: was the database restored?"
-            logger.error("The log %s (%s:%d); live subscriptions go on there.", what, head.epoch, head.position)
-            for group in self._groups.values():
-                for subscription in group.members:
-                    subscription.position = head.position
-        logger.info("Following the log from %s:%d.", head.epoch, head.position)
-        self._head = head
+    async def _take(self, executed: list[Executed], epoch: str) -> None:
+        """Sends a few events, one after the other."""
+        self._turn.begin()
+        for taken, results in executed:
+            for group, result in results:
+                await self._deliver(group, taken.event.position, result)
+            self._joining.recent.append(taken)
+            self._head = Head(epoch, taken.event.position)
+
+    async def _deliver(self, group: Group, position: int, result: str) -> None:
+        for number, subscription in enumerate(list(group.members)):
+            if subscription.state is State.LIVE and not offer_all(subscription, [(position, result)]):
+                self._groups.remove(subscription)
+            if number % 16 == 0:
+                await self._turn.over()
+
+    async def _begin(self, head: Head) -> None:
+        """At the start; and when the log is another one than it was, where no stream with a place can go on."""
+        before, self._head = self._head, head
+        self._joining.recent.clear()
         self._ready.set()
+        if before is None:
+            return logger.info("Following the log from %s.", head.token)
+        what = "has a new epoch" if before.epoch != head.epoch else "went back: was the database restored?"
+        logger.error("The log %s (it was at %s, and is at %s); live streams end there.", what, before.token, head.token)
+        self._joining.replay.forget()
+        for subscription in list(self._all):
+            await self._turn.over()
+            if subscription.state is State.ENDED:
+                continue  # it left meanwhile
+            if subscription.stream.checkpoints:
+                text = f"The log has begun anew after {before.token}: read what is stored, and subscribe again."
+                self._refuse(subscription, Refusal.EPOCH_CHANGED, text)
+                continue
+            subscription.position = head.position
+            if subscription.state is State.REPLAYING:
+                subscription.state = State.BLOCKED
+                self.rejoin(subscription)
 
-    def _execute(self, event: Event, groups: list[_Group]) -> list[tuple[_Group, str]]:
-        """In the hub's thread: one execution for each group."""
-        return [
-            (group, self._engine.execute(group.operation, event).decode())
-            for group in groups
-            if group.stream.wants(event)
-        ]
+    def _refuse(self, subscription: Subscription, code: Refusal, text: str) -> None:
+        """Ends a subscription that cannot go on."""
+        self.unsubscribe(subscription)
+        subscription.fail([{"message": text, "extensions": {"code": code.value}}])
+
+    async def _tell_places(self) -> None:
+        """A checkpoint for those who were told nothing of the last events, so that their place moves on."""
+        turn = Turn()
+        while True:
+            await asyncio.sleep(CHECKPOINTS)
+            turn.begin()
+            head = self._head
+            if head is None:
+                continue
+            checkpoint = self._joining.checkpoint(head)
+            for subscription in self._groups:
+                if subscription.stream.checkpoints and subscription.position < head.position:
+                    result = checkpoint.result(self._engine, subscription.operation)
+                    if subscription.state is State.LIVE and not offer_all(subscription, [(head.position, result)]):
+                        self._groups.remove(subscription)
+                await turn.over()
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
 
-def _check_dense(events: Sequence[Event], after: int) -> None:
-    for expected, event in enumerate(events, after + 1):
-        if event.position != expected:
-            raise RuntimeError(f"the log has a hole: position {event.position} follows {expected - 1}")
-    if not events:
-        raise RuntimeError(f"the log has a head beyond {after} and no events there")
-
-
-def _deliver(position: int, group: _Group, result: str) -> None:
-    for subscription in tuple(group.members):
-        if subscription.position < position:
-            subscription.position = position
-            subscription.deliver(position, result)
+def is_another(before: Head, now: Head) -> bool:
+    """Whether the log is not the one that it was: begun anew, or set back by a restored backup."""
+    return before.epoch != now.epoch or now.position < before.position

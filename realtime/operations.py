@@ -1,15 +1,15 @@
 """GraphQL operations: parsed and validated once, executed often. The same for HTTP and websocket."""
 
-import json
 import logging
 import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
+from django.db import InterfaceError, OperationalError
 from graphql import (
     DocumentNode,
     ExecutionResult,
@@ -20,27 +20,33 @@ from graphql import (
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
-    Visitor,
     execute_sync,
     get_operation_ast,
     parse,
-    print_ast,
     validate,
-    visit,
 )
 from graphql.execution.collect_fields import collect_fields
 from graphql.execution.values import get_argument_values, get_variable_values
 
 from realtime.log import Stream
+from realtime.selections import Selection, selections
+
+DATABASE_AWAY = "The database does not answer at the moment; try again later."
 
 logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 1000
 MAX_ERRORS = 5
-CACHED_DOCUMENTS = 500
+MAX_ALIASES = 30  # each is one more answer to compute
+MAX_ROOT_FIELDS = 10
+CACHED_SIZE = 500_000  # characters of documents that are kept; parsed, they take some fifty times that
 
 
-_Document = tuple[DocumentNode, str, frozenset[str]]
+class _Document(NamedTuple):
+    """A valid document."""
+
+    node: DocumentNode
+    selections: dict[str, Selection]  # by name of the operation, "" where it has none
 
 
 class BadOperation(Exception):
@@ -48,7 +54,7 @@ class BadOperation(Exception):
 
     def __init__(self, errors: list[GraphQLError]) -> None:
         super().__init__(errors[0].message)
-        self.errors = [dict(error.formatted) for error in errors]
+        self.errors = [_with_code(error) for error in errors]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +62,8 @@ class Operation:
     """One operation of a valid document, with the variables of one request, ready to execute."""
 
     document: DocumentNode
-    text: str  # the document printed anew, so that spacing and comments make no difference
     fields: frozenset[str]  # the names of all fields that it selects anywhere, for loading ahead
+    selection: tuple[str, str]  # operations with equal selections give equal results for the same event
     definition: OperationDefinitionNode
     name: str | None
     variables: dict[str, Any]  # coerced; `raw_variables` are as sent
@@ -67,16 +73,6 @@ class Operation:
     def kind(self) -> OperationType:
         return self.definition.operation
 
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """Operations with equal keys give equal results for the same event."""
-        # As sent, because coerced ones may be anything; and only those that the operation declares: what
-        # else a client sends makes no difference. Not orjson: it refuses long integers and lone surrogates.
-        declared = {node.variable.name.value for node in self.definition.variable_definitions or ()}
-        variables = {name: value for name, value in self.raw_variables.items() if name in declared}
-        name = self.definition.name.value if self.definition.name else ""
-        return self.text, name, json.dumps(variables, sort_keys=True)
-
 
 class Engine:
     """Executes operations of one schema."""
@@ -84,19 +80,28 @@ class Engine:
     def __init__(self, schema: GraphQLSchema) -> None:
         self.schema = schema
         self._documents: OrderedDict[str, _Document] = OrderedDict()
+        self._cached = 0
         self._lock = threading.Lock()
 
     def prepare(self, query: str, variables: Mapping[str, Any] | None, name: str | None) -> Operation:
         """Raises BadOperation. Takes 2 ms for a new document, nearly nothing for one that was seen before."""
-        document, text, fields = self._document(query)
-        definition = get_operation_ast(document, name)
+        document = self._document(query)
+        definition = get_operation_ast(document.node, name)
         if definition is None:
             what = f"There is no operation named {name!r}." if name else "Name one operation: operationName."
             raise BadOperation([_bad_request(what)])
-        coerced = get_variable_values(self.schema, definition.variable_definitions or (), dict(variables or {}))
+        definitions = definition.variable_definitions or ()
+        coerced = get_variable_values(self.schema, definitions, dict(variables or {}), MAX_ERRORS)
         if isinstance(coerced, list):
             raise BadOperation(coerced)
-        return Operation(document, text, fields, definition, name, coerced, variables or {})
+        self._check_root(document.node, definition, coerced)
+        selection = document.selections[definition.name.value if definition.name else ""]
+        key, sent = selection.key(variables or {}), variables or {}
+        return Operation(document.node, selection.fields, key, definition, name, coerced, sent)
+
+    def knows(self, query: str) -> bool:
+        """Whether `prepare` takes nearly no time."""
+        return query in self._documents
 
     def _document(self, query: str) -> _Document:
         with self._lock:
@@ -107,32 +112,53 @@ class Engine:
             document = parse(query, no_location=True, max_tokens=MAX_TOKENS)
             # Raises as well: at the root of a subscription, for @skip(if: $variable).
             errors = validate(self.schema, document, max_errors=MAX_ERRORS)
-            entry = document, print_ast(document), _field_names(document)
+            entry = _Document(document, selections(document))
         except GraphQLError as error:
             raise BadOperation([error]) from error
         except RecursionError as error:
             raise BadOperation([_bad_request("The document nests too deep.")]) from error
         if errors:
             raise BadOperation(errors)
-        with self._lock:
-            self._documents[query] = entry
-            if len(self._documents) > CACHED_DOCUMENTS:
-                self._documents.popitem(last=False)
+        _check_aliases(entry)
+        self._keep(query, entry)
         return entry
+
+    def _keep(self, query: str, entry: _Document) -> None:
+        with self._lock:
+            if query not in self._documents:
+                self._documents[query] = entry
+                self._cached += len(query)
+            while self._cached > CACHED_SIZE:
+                self._cached -= len(self._documents.popitem(last=False)[0])
+
+    def _check_root(self, document: DocumentNode, definition: OperationDefinitionNode, variables: Any) -> None:
+        root = self.schema.get_root_type(definition.operation)
+        if root is not None:
+            count = len(self._fields_of(document, definition, variables, root))
+            if count > MAX_ROOT_FIELDS:
+                text = f"The operation has {count} fields at its root, and may have {MAX_ROOT_FIELDS}."
+                raise BadOperation([GraphQLError(text, extensions={"code": "TOO_MANY_FIELDS"})])
+
+    def _fields_of(
+        self, document: DocumentNode, definition: OperationDefinitionNode, variables: Any, root: GraphQLObjectType
+    ) -> dict[str, list[FieldNode]]:
+        """Those at the root, by the names of their answers. They may stand in fragments, or be skipped."""
+        fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
+        return collect_fields(self.schema, fragments, variables, root, definition.selection_set)
 
     def stream(self, operation: Operation) -> Stream:
         """What a subscription wants: the answer of its root field's subscribe function. Raises BadOperation."""
         field_node = self._root_field(operation)
         field = self._subscription_type().fields[field_node.name.value]
-        arguments = get_argument_values(field, field_node, operation.variables)
-        return field.subscribe(None, None, **arguments)
+        try:
+            arguments = get_argument_values(field, field_node, operation.variables)
+            return field.subscribe(None, None, **arguments)
+        except GraphQLError as error:
+            raise BadOperation([error]) from error
 
     def _root_field(self, operation: Operation) -> FieldNode:
-        """It may stand in a fragment, and beside others that are skipped."""
-        definitions = operation.document.definitions
-        fragments = {node.name.value: node for node in definitions if isinstance(node, FragmentDefinitionNode)}
-        root, selected = self._subscription_type(), operation.definition.selection_set
-        fields = collect_fields(self.schema, fragments, operation.variables, root, selected)
+        root = self._subscription_type()
+        fields = self._fields_of(operation.document, operation.definition, operation.variables, root)
         if not fields:
             raise BadOperation([_bad_request("The subscription skips its only field.")])
         return next(iter(fields.values()))[0]
@@ -155,19 +181,11 @@ class Engine:
         return as_json(result)
 
 
-class _FieldNames(Visitor):
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def enter_field(self, node: FieldNode, *_: object) -> None:
-        self.names.add(node.name.value)
-
-
-def _field_names(document: DocumentNode) -> frozenset[str]:
-    visitor = _FieldNames()
-    visit(document, visitor)
-    return frozenset(visitor.names)
+def _check_aliases(document: _Document) -> None:
+    count = sum(selection.aliases for selection in document.selections.values())
+    if count > MAX_ALIASES:
+        text = f"The document has {count} aliases, and may have {MAX_ALIASES}."
+        raise BadOperation([GraphQLError(text, extensions={"code": "TOO_MANY_ALIASES"})])
 
 
 def as_json(result: ExecutionResult) -> bytes:
@@ -184,7 +202,11 @@ def as_json(result: ExecutionResult) -> bytes:
 def _shown(error: GraphQLError) -> dict[str, Any]:
     """For the client: what is meant for it, word by word; of anything else only a number to find it in our log."""
     if error.original_error is None or isinstance(error.original_error, GraphQLError):
-        return dict(error.formatted)
+        return _with_code(error)
+    if isinstance(error.original_error, OperationalError | InterfaceError):
+        logger.error("The database does not answer (%s).", str(error.original_error).strip().partition("\n")[0])
+        away = GraphQLError(DATABASE_AWAY, path=error.path, extensions={"code": "UNAVAILABLE"})
+        return dict(away.formatted)
     number = secrets.token_hex(4)
     logger.error("Internal error %s at %s", number, error.path, exc_info=error.original_error)
     hidden = GraphQLError(
@@ -193,6 +215,11 @@ def _shown(error: GraphQLError) -> dict[str, Any]:
         extensions={"code": "INTERNAL_ERROR"},
     )
     return dict(hidden.formatted)
+
+
+def _with_code(error: GraphQLError) -> dict[str, Any]:
+    """What graphql-core itself finds wrong has no code of its own."""
+    return {**error.formatted, "extensions": {"code": "BAD_REQUEST", **(error.extensions or {})}}
 
 
 def _bad_request(message: str) -> GraphQLError:

@@ -5,26 +5,34 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from killmails.ingest.store import store_killmail
 from killmails.models import (
     Alliance,
     Attacker,
     Character,
+    Constellation,
     Corporation,
+    Entity,
     Faction,
     FeedGap,
+    InventoryGroup,
     InventoryType,
     Killmail,
     KillmailEvent,
     KillmailPackage,
     LogHead,
+    Region,
     RejectedKillmail,
     SolarSystem,
 )
 from killmails.recording.server import killmail_hash, load_recording
 from killmails.recording.tape import php_json
+from killmails.records import parse_package
+from killmails.universe.small import load_small_universe
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_KILLMAILS = ROOT.parent / "shared/data/killmails.jsonl"
+STATIC_DATA = ROOT.parent / "shared/data/sde"
 UPLOADED_AT = 1_790_000_000
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 KILLMAIL_TABLES = [
@@ -119,6 +127,53 @@ def real_killmails() -> list[dict[str, Any]]:
     if not REAL_KILLMAILS.exists():
         return load_recording()
     return [json.loads(line) for line in REAL_KILLMAILS.read_text().splitlines()]
+
+
+def store_killmails(killmails: list[dict[str, Any]]) -> None:
+    """With most places and ship groups known; two of three that have no block of zKillboard's get an invented one."""
+    load_small_universe(invented=True)
+    if STATIC_DATA.exists():
+        _load_static_data([killmail["esi"] for killmail in killmails])
+    for sequence, killmail in enumerate(killmails, start=1):
+        number = killmail["killmail_id"]
+        zkb = killmail["zkb"] or (number % 3 and _invented_zkb(number)) or None
+        raw = raw_package(sequence, killmail["esi"], hash=killmail["hash"], zkb=zkb)
+        store_killmail(parse_package(raw, sequence, NOW))
+
+
+def _invented_zkb(number: int) -> dict[str, Any]:
+    """The same for the same number; now and then it lacks something."""
+    value = number * 7919 % 10**6 * 1000.25
+    labels = ["pvp" if number % 2 else "npc", f"cat:{number % 4 + 6}", f"tz:{'eu' if number % 5 else 'au'}"]
+    zkb = zkb_block(totalValue=value, npc=number % 2 == 0, solo=number % 7 == 0, awox=number % 11 == 0, labels=labels)
+    return without(without(zkb, "solo"), "labels") if number % 13 == 0 else zkb
+
+
+def _load_static_data(bodies: list[dict[str, Any]]) -> None:
+    """Where these were: four of five systems; what flew there: six of seven types. The others stay unknown."""
+    places = {body["solar_system_id"] for body in bodies}
+    ships = {one.get("ship_type_id") for body in bodies for one in (body["victim"], *body["attackers"])}
+    systems = [
+        row for row in _static("solar_systems") if row["solar_system_id"] in places and row["solar_system_id"] % 5
+    ]
+    types = [row for row in _static("types") if row["type_id"] in ships and row["type_id"] % 7]
+    _insert(Region, systems, id="region_id", name="region_name")
+    _insert(Constellation, systems, id="constellation_id", name="constellation_name", region_id="region_id")
+    _insert(
+        SolarSystem, systems, id="solar_system_id", constellation_id="constellation_id",
+        security_status="security_status",
+    )  # fmt: skip
+    _insert(InventoryGroup, types, id="group_id")
+    _insert(InventoryType, types, id="type_id", name="name", group_id="group_id")
+
+
+def _insert(model: type[Entity], rows: list[dict[str, Any]], **columns: str) -> None:
+    made = {row[columns["id"]]: model(**{name: row[column] for name, column in columns.items()}) for row in rows}
+    model.objects.bulk_create(made.values(), ignore_conflicts=True)
+
+
+def _static(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (STATIC_DATA / f"{name}.jsonl").read_text().splitlines()]
 
 
 def dump(ignore: set[str] | None = None) -> dict[str, list[Any]]:

@@ -15,6 +15,7 @@ FILES = [path for app in APPS for path in sorted((ROOT / app).rglob("*.py")) if 
 MAY_IMPORT = {
     "killboard": ("killboard", "killmails.schema", "killmails.events", "realtime", "health"),
     "killboard.feed_step": ("killmails.ingest", "killmails.upstream"),
+    "killboard.asgi": ("killboard", "killmails.events", "killmails.universe", "realtime"),
     "killboard.management": (
         "killboard",
         "killmails.errors",
@@ -26,6 +27,10 @@ MAY_IMPORT = {
     "health": ("health", "killmails.models", "realtime.doorbell"),
     "realtime": ("realtime",),
     "realtime.protocol": (),
+    "realtime.legacy": ("realtime.protocol",),
+    "realtime.limits": (),
+    "realtime.server": (),
+    "realtime.origin": (),
     "killmails": (),
     "killmails.errors": (),
     "killmails.strict_json": (),
@@ -33,8 +38,17 @@ MAY_IMPORT = {
     "killmails.records": ("killmails.errors", "killmails.fields", "killmails.strict_json"),
     "killmails.models": ("killmails.models",),
     "killmails.loading": ("killmails.models",),
-    "killmails.events": ("killmails.models", "killmails.loading", "realtime.log"),
-    "killmails.schema": ("killmails.schema", "killmails.models", "killmails.loading", "killmails.events"),
+    "killmails.events": ("killmails.models", "killmails.filters", "killmails.loading", "realtime.log"),
+    "killmails.filters": ("killmails.filters", "killmails.models", "killmails.errors"),
+    "killmails.schema": (
+        "killmails.schema",
+        "killmails.models",
+        "killmails.loading",
+        "killmails.events",
+        "killmails.filters",
+        "killmails.errors",
+        "realtime.log",
+    ),
     "killmails.upstream": ("killmails.upstream", "killmails.errors", "killmails.strict_json"),
     "killmails.ingest": (
         "killmails.ingest",
@@ -55,7 +69,13 @@ MAY_IMPORT = {
         "killmails.models",
         "killmails.errors",
     ),
-    "killmails.management": ("killmails.tasks", "killmails.ingest", "killmails.recording", "killmails.errors"),
+    "killmails.management": (
+        "killmails.tasks",
+        "killmails.ingest",
+        "killmails.events",
+        "killmails.recording",
+        "killmails.errors",
+    ),
     "killmails.apps": (),
 }
 # Each of these has one owner.

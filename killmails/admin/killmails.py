@@ -112,7 +112,7 @@ class KillmailAdmin(NumberSearch):
     search_help_text = "The id of a killmail"
     inlines = (AttackerInline,)
     fieldsets = (
-        (None, {"fields": ("id", "hash", "when", "place", "location_id", "moon_id", "war_id")}),
+        (None, {"fields": ("id", "hash", "when", "place", "security_band", "location_id", "moon_id", "war_id")}),
         ("Victim", {"fields": (
             "victim_character", "victim_corporation", "victim_alliance", "victim_faction", "victim_ship_type",
             "damage_taken", "position",

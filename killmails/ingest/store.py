@@ -21,6 +21,7 @@ from killmails.models import (
     KillmailPackage,
     SolarSystem,
 )
+from killmails.models.places import read_places
 from killmails.records import AttackerRecord, KillmailRecord, ZkbRecord
 from realtime import doorbell
 
@@ -28,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 ATTACKERS_AT_ONCE = 1000
 ATTACKER_COLUMNS = [field.name for field in fields(AttackerRecord)]
-PROVENANCE = {"sequence", "uploaded_at"}
+# A newer package that differs in these only is no event: where it came from, and what our static data knows.
+NO_NEWS = {"sequence", "uploaded_at", "constellation_id", "region_id", "security_band"}
 
 
 class Stored(StrEnum):
@@ -54,7 +56,8 @@ def store_killmail(record: KillmailRecord, claim: Callable[[], None] | None = No
         # 2. What it names, so that every reference has its row.
         _insert_entities(record)
         # 3. The killmail, new or newer.
-        stored = _insert(record) or _replace(record)
+        columns = _columns(record)
+        stored = _insert(record, columns) or _replace(record, columns)
         # 4. The log, last: see killmails.events.
         position = None
         if stored is not Stored.KNOWN:
@@ -65,11 +68,11 @@ def store_killmail(record: KillmailRecord, claim: Callable[[], None] | None = No
     return stored
 
 
-def _insert(record: KillmailRecord) -> Stored | None:
+def _insert(record: KillmailRecord, columns: dict[str, object]) -> Stored | None:
     """None where the killmail is there already; decided by the primary key, not by looking first."""
     try:
         with transaction.atomic():
-            Killmail(pk=record.killmail_id, **_columns(record)).save(force_insert=True)
+            Killmail(pk=record.killmail_id, **columns).save(force_insert=True)
     except IntegrityError:
         return None
     _insert_parts(record)
@@ -87,14 +90,13 @@ def _insert_parts(record: KillmailRecord) -> None:
     )
 
 
-def _replace(record: KillmailRecord) -> Stored:
+def _replace(record: KillmailRecord, columns: dict[str, object]) -> Stored:
     """Takes over a newer package of a killmail that is stored: an upload again, or a repost under a new number."""
     current = Killmail.objects.select_for_update().get(pk=record.killmail_id)
     older = (record.uploaded_at, record.sequence) < (current.uploaded_at or 0, current.sequence or 0)
     if older or current.package.raw() == record.raw:
         return Stored.KNOWN
-    columns = _columns(record)
-    same = all(getattr(current, name) == value for name, value in columns.items() if name not in PROVENANCE)
+    same = all(getattr(current, name) == value for name, value in columns.items() if name not in NO_NEWS)
     same = same and current.package.esi() == json.loads(record.raw)["esi"]
     Killmail.objects.filter(pk=record.killmail_id).update(**columns)
     Attacker.objects.filter(killmail_id=record.killmail_id).delete()
@@ -110,7 +112,7 @@ def _columns(record: KillmailRecord) -> dict[str, object]:
     return {
         "hash": record.killmail_hash,
         "time": record.time,
-        "solar_system_id": record.solar_system_id,
+        **_place(record.solar_system_id),
         "war_id": record.war_id,
         "moon_id": record.moon_id,
         "victim_character_id": victim.character_id,
@@ -128,6 +130,12 @@ def _columns(record: KillmailRecord) -> dict[str, object]:
         **zkb,
         "labels": list(record.zkb.labels),
     }
+
+
+def _place(solar_system_id: int) -> dict[str, object]:
+    """The columns that the static data tells."""
+    (place,) = read_places([solar_system_id])
+    return place._asdict()
 
 
 def _attacker_columns(attacker: AttackerRecord) -> dict[str, object]:

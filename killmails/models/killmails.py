@@ -5,32 +5,14 @@ import zlib
 from typing import Any
 
 from django.db import models
+from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.functional import cached_property
 
 from killmails.models.entities import reference
+from killmails.models.places import SecurityBand
 
-
-class KillmailQuerySet(models.QuerySet["Killmail"]):
-    """Reusable ways to load killmails."""
-
-    def with_victim(self) -> "KillmailQuerySet":
-        """Together with the place and the victim, in the same query."""
-        return self.select_related(
-            "solar_system__constellation__region",
-            "victim_ship_type__group__category",
-            "victim_character",
-            "victim_corporation",
-            "victim_alliance",
-            "victim_faction",
-        )
-
-    def with_attackers(self) -> "KillmailQuerySet":
-        """Together with all attackers, in one more query."""
-        return self.prefetch_related(models.Prefetch("attackers", Attacker.objects.with_names()))
-
-    def with_items(self) -> "KillmailQuerySet":
-        """Together with the package, which holds the items, in one more query."""
-        return self.prefetch_related("package")
+PLACE_UNKNOWN = Q(region=None) | Q(security_band=None)
 
 
 class Killmail(models.Model):
@@ -42,6 +24,10 @@ class Killmail(models.Model):
     solar_system = reference("SolarSystem")
     war_id = models.BigIntegerField(null=True)
     moon_id = models.BigIntegerField(null=True)
+    # Of the system, kept here so that a filter needs no join; None until the static data has them.
+    constellation = reference("Constellation", null=True)
+    region = reference("Region", null=True)
+    security_band = models.CharField(max_length=10, choices=SecurityBand, null=True)
 
     victim_character = reference("Character", null=True)
     victim_corporation = reference("Corporation", null=True)
@@ -71,8 +57,6 @@ class Killmail(models.Model):
     uploaded_at = models.BigIntegerField(null=True, help_text="Unix seconds, by zKillboard's clock.")
     stored_at = models.DateTimeField(db_default=Now())
 
-    objects = KillmailQuerySet.as_manager()
-
     class Meta:
         constraints = [
             models.CheckConstraint(condition=models.Q(id__gt=0), name="killmail_id_positive"),
@@ -80,18 +64,36 @@ class Killmail(models.Model):
         indexes = [
             # killmails(first, after): newest first, by keyset.
             models.Index(fields=["-time", "-id"], name="killmail_time"),
-            # Admin: killmails of a system, of a ship type, newest first.
+            # Admin and killmails(filter): killmails of a system, of a ship type, newest first.
             models.Index(fields=["solar_system", "-time", "-id"], name="killmail_system_time"),
             models.Index(fields=["victim_ship_type", "-time", "-id"], name="killmail_ship_time"),
+            # killmails(filter): losses of a character, a corporation, an alliance, newest first.
+            models.Index(fields=["victim_character", "-time", "-id"], name="killmail_character_time"),
+            models.Index(fields=["victim_corporation", "-time", "-id"], name="killmail_corporation_time"),
+            models.Index(fields=["victim_alliance", "-time", "-id"], name="killmail_alliance_time"),
+            # killmails(filter): those of a constellation, a region, newest first: some have few, or none.
+            models.Index(fields=["constellation", "-time", "-id"], name="killmail_constellation_time"),
+            models.Index(fields=["region", "-time", "-id"], name="killmail_region_time"),
+            # killmails(filter): those of a war; few killmails have one.
+            models.Index(fields=["war_id"], name="killmail_war", condition=Q(war_id__isnull=False)),
+            # killmails(filter): the dear ones, with minValue.
+            models.Index(fields=["total_value"], name="killmail_value"),
+            # fill_places: which killmails still lack their place.
+            models.Index(fields=["solar_system"], name="killmail_place_unknown", condition=PLACE_UNKNOWN),
         ]
 
     def __str__(self) -> str:
         return f"Killmail {self.pk}"
 
-    @property
+    @cached_property
     def final_blow(self) -> "Attacker | None":
         """The attacker with the final blow; a killmail made by CCP's staff may have none."""
         return next((attacker for attacker in self.attackers.all() if attacker.final_blow), None)
+
+    @cached_property
+    def values_found(self) -> dict[Any, Any]:
+        """What filters found in this object, by clause, so that the next one need not look for it."""
+        return {}
 
     @property
     def items(self) -> list[dict[str, Any]]:
@@ -161,6 +163,12 @@ class Attacker(models.Model):
         constraints = [
             # Serves "the attackers of a killmail, in order" as well.
             models.UniqueConstraint(fields=["killmail", "ordinal"], name="attacker_once"),
+        ]
+        indexes = [
+            # killmails(filter): on whose killmails somebody stands, read from the index alone.
+            models.Index(fields=["character", "killmail"], name="attacker_character"),
+            models.Index(fields=["corporation", "killmail"], name="attacker_corporation"),
+            models.Index(fields=["alliance", "killmail"], name="attacker_alliance"),
         ]
 
     def __str__(self) -> str:

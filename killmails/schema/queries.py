@@ -2,7 +2,9 @@
 
 import base64
 import binascii
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import graphene
 from django.conf import settings
@@ -11,6 +13,8 @@ from graphql import GraphQLError
 
 from killmails import models
 from killmails.loading import load
+from killmails.schema.explain import Explanation, explain
+from killmails.schema.filters import KillmailFilter, read_filter
 from killmails.schema.types import Killmail
 
 MAX_FIRST = 100
@@ -60,23 +64,31 @@ class Query(graphene.ObjectType):
     killmails = graphene.Field(
         KillmailConnection,
         required=True,
+        filter=graphene.Argument(KillmailFilter, description="Which killmails; all of them where it is left out."),
         first=graphene.Argument(graphene.Int, default_value=25, description="How many, 1 to 100."),
         after=graphene.Argument(graphene.String, description="The cursor to go on from."),
         description="Killmails, newest first.",
+    )
+    explain_match = graphene.Field(
+        Explanation,
+        killmail_id=graphene.Argument(graphene.ID, required=True, description="EVE's id."),
+        filter=graphene.Argument(KillmailFilter, required=True, description="What the killmail is held against."),
+        description="Why a killmail passes a filter or does not; null if the board does not have the killmail.",
     )
     feed = graphene.Field(Feed, required=True, description="Where killmails come from.")
 
     @staticmethod
     def resolve_killmail(root: None, info: graphene.ResolveInfo, id: str) -> models.Killmail | None:  # noqa: A002
-        if not (id.isascii() and id.isdigit() and len(id) < 20 and 0 < int(id) < 2**63):
-            raise GraphQLError(
-                f"id: {id[:40]!r} is not a killmail's id, a whole number.", extensions={"code": "BAD_INPUT"}
-            )
-        return next(iter(load(models.Killmail.objects.filter(pk=int(id)), info.context.fields)), None)
+        query = models.Killmail.objects.filter(pk=_read_id("id", id))
+        return next(iter(load(query, info.context.fields)), None)
 
     @staticmethod
     def resolve_killmails(
-        root: None, info: graphene.ResolveInfo, first: int | None, after: str | None = None
+        root: None,
+        info: graphene.ResolveInfo,
+        first: int | None,
+        after: str | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
     ) -> KillmailConnection:
         if first is None or not 1 <= first <= MAX_FIRST:
             raise GraphQLError(f"first: must be from 1 to {MAX_FIRST}.", extensions={"code": "BAD_INPUT"})
@@ -85,12 +97,28 @@ class Query(graphene.ObjectType):
             time, killmail_id = _read_cursor(after)
             # The first half alone lets the index find the place; the second half is exact.
             page = page.filter(time__lte=time).filter(Q(time__lt=time) | Q(id__lt=killmail_id))
-        killmails = load(page[: first + 1], info.context.fields)
+        killmails = load(read_filter(filter).first(page, first + 1), info.context.fields)
         return _connection(killmails, first, begun=after is not None)
+
+    @staticmethod
+    def resolve_explain_match(
+        root: None,
+        info: graphene.ResolveInfo,
+        killmail_id: str,
+        filter: Mapping[str, Any],  # noqa: A002
+    ) -> Explanation | None:
+        return explain(_read_id("killmailId", killmail_id), filter)
 
     @staticmethod
     def resolve_feed(root: None, info: graphene.ResolveInfo) -> Feed:
         return Feed(mode=settings.FEED)
+
+
+def _read_id(argument: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) < 20 and 0 < int(value) < 2**63):
+        message = f"{argument}: {value[:40]!r} is not a killmail's id, a whole number."
+        raise GraphQLError(message, extensions={"code": "BAD_INPUT"})
+    return int(value)
 
 
 def _connection(killmails: list[models.Killmail], first: int, begun: bool) -> KillmailConnection:

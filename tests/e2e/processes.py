@@ -18,6 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 START_SECONDS = 60
 STOP_SECONDS = 20
+# As in docs/services.md.
+UVICORN_OPTIONS = [
+    *("--lifespan", "off", "--no-proxy-headers", "--ws", "websockets-sansio", "--ws-max-size", "65536"),
+    *("--ws-per-message-deflate", "false", "--ws-ping-interval", "35", "--ws-ping-timeout", "10"),
+]
 
 
 class Process:
@@ -91,7 +96,7 @@ class Board:
         return self._answering(self.start("serve", *self.serve_command))
 
     def uvicorn(self) -> Process:
-        options = ["--port", str(self.port), "--ws", "websockets-sansio", "--lifespan", "off"]
+        options = ["--port", str(self.port), *UVICORN_OPTIONS]
         return self._answering(self.start("uvicorn", str(BIN / "uvicorn"), "killboard.asgi:application", *options))
 
     def runserver(self) -> Process:

@@ -1,6 +1,5 @@
 """The documents do not lie: each command and example in them is run, each setting and link is there."""
 
-import os
 import re
 import shlex
 import signal
@@ -12,8 +11,11 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from killboard.management.commands.serve import UVICORN
 from killmails.recording.server import RecordingServer, load_recording
-from tests.e2e.processes import BIN, ROOT, Board, Process
+from tests.e2e.crowd import Publisher
+from tests.e2e.processes import BIN, ROOT, UVICORN_OPTIONS, Board, Process
+from tests.e2e.sockets import wait_until
 from tests.e2e.subscribers import NODE_MODULES, node_is_here
 
 pytestmark = pytest.mark.e2e
@@ -28,8 +30,7 @@ ENDING = {
 }
 # Commands that run until they are stopped, and what their log must say.
 RUNNING = {
-    ".venv/bin/uvicorn killboard.asgi:application --port 4000 --ws websockets-sansio --ws-max-size 65536"
-    " --ws-per-message-deflate false --lifespan off": "Uvicorn running",
+    " ".join([".venv/bin/uvicorn killboard.asgi:application --port 4000", *UVICORN_OPTIONS]): "Uvicorn running",
     ".venv/bin/celery -A killboard worker -Q feed -n feed@%h -l info": "Following the feed",
     ".venv/bin/celery -A killboard worker -Q bulk -n bulk@%h -l info": "ready.",
     ".venv/bin/celery -A killboard beat -l info": "beat: Starting...",
@@ -43,6 +44,9 @@ ELSEWHERE = {
     "./test": "this run",
     "./test tests/killmails/test_store.py": "tests/test_commands.py",
     "./test --long": "by hand and by CI",
+    ".venv/bin/python manage.py new_epoch": "tests/e2e/test_epochs.py",
+    ".venv/bin/pip install -r benchmarks/requirements.txt": "by hand: the benchmark needs more packages than the tests",
+    ".venv/bin/python -m benchmarks.fanout": "tests/test_benchmarks.py",
     "cp .env.example .env": "tests/killboard/test_settings.py reads it",
 }
 # Commands that need root or change the machine; what they install is what tests/services starts.
@@ -114,43 +118,94 @@ def test_a_command_that_ends_does_what_it_should(documented_board: Board, comman
     assert ENDING[command] in result.stdout
 
 
-def test_the_question_by_curl_is_answered(board: Board) -> None:
-    (line,) = [line for line in commands() if line.startswith("curl ")]
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("curl ")])
+def test_a_question_by_curl_is_answered(board: Board, line: str) -> None:
     command = shlex.split(line.replace("http://localhost:4000", board.url))
     result = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    assert '"hasNextPage":' in result.stdout
+    assert result.stdout.startswith('{"data":{')
     assert '"errors"' not in result.stdout
 
 
-def first_line(board: Board, folder: Path, *command: str) -> str:
-    process = Process("example", list(command), dict(os.environ) | {"PYTHONUNBUFFERED": "1"}, folder)
+@pytest.fixture
+def growing_board(services_board: Board) -> Board:
+    """A board on the services that gets 50 killmails a second."""
+    services_board.env["FEED"] = "off"
+    services_board.uvicorn()
+    Publisher(services_board, 50).begun()
+    return services_board
+
+
+def positions(process: Process) -> list[int]:
+    return [int(number) for number in re.findall(r"\bposition\W+[0-9a-z]+:(\d+)", process.log.read_text())]
+
+
+def go_on_through_a_restart(board: Board, bot: Process) -> list[int]:
+    """The server is killed and started again; what the bot has printed when it has had 50 events more."""
+    for _ in range(2):
+        count = len(positions(bot))
+        wait_until(lambda: len(positions(bot)) > count + 50, seconds=40)  # noqa: B023
+        if board.processes[0].popen.poll() is None:
+            board.processes[0].kill()
+            board.uvicorn()
+    return positions(bot)
+
+
+def expect_each_once(bot: Process, numbers: list[int]) -> None:
+    """Checkpoints repeat the position that was reached; nothing else does, and nothing is left out."""
+    assert numbers == sorted(numbers)
+    missing = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
+    assert missing == [], [line for line in bot.log.read_text().splitlines() if "ADDED" not in line]
+
+
+@pytest.mark.services
+def test_the_python_bot_misses_nothing_when_the_server_or_itself_is_killed(
+    growing_board: Board, tmp_path: Path
+) -> None:
+    text = example("subscriptions.md", "python").replace("ws://localhost:4000", growing_board.websocket_url[:-8])
+    script = tmp_path / "bot.py"
+    script.write_text(text.replace('Path("position.txt")', f"Path({str(tmp_path / 'position.txt')!r})"))
+    bot = Process("bot", [sys.executable, str(script)], growing_board.env, tmp_path)
     try:
-        process.wait_for("\n", seconds=40)
-        return process.log.read_text().splitlines()[0]
+        go_on_through_a_restart(growing_board, bot)
+        bot.kill()
+        bot = Process("bot", [sys.executable, str(script)], growing_board.env, tmp_path)
+        expect_each_once(bot, go_on_through_a_restart(growing_board, bot))
     finally:
-        process.kill()
+        bot.kill()
 
 
-def test_the_python_example_receives(board: Board, tmp_path: Path) -> None:
-    (tmp_path / "example.py").write_text(
-        example("api.md", "python").replace("ws://localhost:4000", board.websocket_url[:-8])
-    )
-    assert "CHECKPOINT" in first_line(board, tmp_path, sys.executable, str(tmp_path / "example.py"))
-
-
-def test_the_javascript_example_receives(board: Board, tmp_path: Path) -> None:
+@pytest.mark.services
+def test_the_javascript_bot_comes_back_by_itself_and_misses_nothing(growing_board: Board, tmp_path: Path) -> None:
     if not node_is_here():
         print("Node or its packages are not here: the JavaScript example is left out.")
         return
     (tmp_path / "node_modules").symlink_to(NODE_MODULES)
-    script = tmp_path / "example.mjs"
-    script.write_text(example("api.md", "javascript").replace("ws://localhost:4000", board.websocket_url[:-8]))
-    assert "totalValue" in first_line(board, tmp_path, "node", str(script))
+    script, address = tmp_path / "bot.mjs", growing_board.websocket_url[:-8]
+    text = example("subscriptions.md", "javascript").replace("ws://localhost:4000", address)
+    script.write_text(text.replace("'position.txt'", repr(str(tmp_path / "position.txt"))))
+    bot = Process("bot", ["node", str(script)], growing_board.env, tmp_path)
+    try:
+        go_on_through_a_restart(growing_board, bot)
+        bot.kill()
+        bot = Process("bot", ["node", str(script)], growing_board.env, tmp_path)
+        expect_each_once(bot, go_on_through_a_restart(growing_board, bot))
+        assert growing_board.processes[-1].stop() == -signal.SIGTERM
+    finally:
+        bot.kill()
 
 
 def test_the_settings_document_has_every_setting_and_no_other() -> None:
     table = re.findall(r"^\| `([A-Z0-9_]+)` \|", (ROOT / "docs/settings.md").read_text(), re.MULTILINE)
     assert sorted(table) == sorted(set(settings.VARIABLES))
+
+
+def test_run_serves_with_the_options_that_are_documented_for_uvicorn() -> None:
+    words = {
+        name.removeprefix("no_"): "False" if name.startswith("no_") else value.capitalize()
+        for name, value in re.findall(r"--([a-z-]+)(?: ([^-]\S*))?", " ".join(UVICORN_OPTIONS))
+        for name in [name.replace("-", "_")]
+    }
+    assert words == {name: str(value).capitalize() for name, value in UVICORN.items()}
 
 
 def test_every_link_leads_somewhere() -> None:

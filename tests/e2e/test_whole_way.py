@@ -26,6 +26,19 @@ def subscribers(board: Board, count: int) -> list[GqlSubscriber | NodeSubscriber
     return clients
 
 
+def test_server_knows_the_places_of_what_was_stored_before_it_started(services_board: Board) -> None:
+    """Without them filters by place would match nothing, and nobody would be told."""
+    with RecordingServer(load_recording(), rate=0) as feed:
+        feed.publish(load_recording()[0])
+        services_board.env["R2Z2_URL"] = feed.url
+        services_board.worker("only", "-Q", "feed,bulk", "-c", "1").wait_for("Sequence 1: killmail")
+        assert rows(services_board, "SELECT region_id FROM killmails_killmail") == [(None,)]
+        services_board.uvicorn()
+        ((region, band),) = rows(services_board, "SELECT region_id, security_band FROM killmails_killmail")
+        assert region > 10_000_000
+        assert band
+
+
 def test_a_worker_killed_in_the_middle_loses_nothing_and_doubles_nothing(services_board: Board) -> None:
     killmails = load_recording()
     count = len(killmails)

@@ -352,8 +352,8 @@ def test_error_is_never_an_html_page(post, accept):
             "Int cannot represent non 32-bit signed integer value: 2147483648",
         ),
         (
-            "{ killmails(filter: 1) { nodes { id } } }",
-            "Unknown argument 'filter' on field 'Query.killmails'. Did you mean 'after'?",
+            "{ killmails(page: 1) { nodes { id } } }",
+            "Unknown argument 'page' on field 'Query.killmails'.",
         ),
     ],
 )

@@ -185,9 +185,10 @@ def test_page_shows_every_field(admin_client):
     response = admin_client.get(f"{KILLMAILS}1/change/")
     shown = {name for _, options in response.context["adminform"].fieldsets for name in options["fields"]}
     told_otherwise = {
-        "time": "when", "solar_system": "place", "position_x": "position", "position_y": "position",
-        "position_z": "position", "fitted_value": "values", "dropped_value": "values", "destroyed_value": "values",
-        "total_value": "values", "labels": "label_names", "uploaded_at": "uploaded", "stored_at": "stored",
+        "time": "when", "solar_system": "place", "constellation": "place", "region": "place",
+        "position_x": "position", "position_y": "position", "position_z": "position", "fitted_value": "values",
+        "dropped_value": "values", "destroyed_value": "values", "total_value": "values",
+        "labels": "label_names", "uploaded_at": "uploaded", "stored_at": "stored",
     }  # fmt: skip
     columns_ = {field.name for field in Killmail._meta.concrete_fields}
     assert {told_otherwise.get(name, name) for name in columns_} <= shown

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from graphql import (
     GraphQLEnumType,
@@ -18,6 +18,7 @@ from graphql import (
     get_named_type,
     print_schema,
 )
+from graphql.utilities import coerce_input_value
 
 from killboard.engine import engine
 from killboard.schema import schema
@@ -25,6 +26,7 @@ from killmails import models
 from killmails.ingest.store import store_killmail
 from killmails.recording.tape import load_recording
 from killmails.records import parse_package
+from killmails.schema.filters import read_filter
 from killmails.universe.small import load_small_universe
 from tests.builders import NOW, esi_body, raw_package
 
@@ -229,7 +231,7 @@ def test_every_field_of_every_shipped_killmail_is_that_of_its_source():
 def test_names_places_and_groups_are_those_of_the_universe():
     _store_recording(1)
     (killmail,) = _data(f"{{ killmails {{ nodes {{ {_full_selection('Killmail')} }} }} }}")["killmails"]["nodes"]
-    stored = models.Killmail.objects.with_victim().get()
+    stored = models.Killmail.objects.get()
     system, ship = stored.solar_system, stored.victim_ship_type
     assert killmail["solarSystem"] == {
         "id": str(system.pk),
@@ -374,6 +376,96 @@ def test_cursor_that_is_none_is_refused(cursor):
     assert _error(query, a=cursor) == ("BAD_CURSOR", message)
 
 
+# The list, filtered
+
+
+def _filtered(value, first=100, after=None):
+    query = """query($f: KillmailFilter, $first: Int, $after: String) {
+        killmails(filter: $f, first: $first, after: $after) { nodes { id } pageInfo { hasNextPage endCursor } } }"""
+    return _data(query, f=value, first=first, after=after)["killmails"]
+
+
+def _ids(page):
+    return [int(node["id"]) for node in page["nodes"]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        {},
+        {"minValue": 1e7},
+        {"any": [{"characterIds": ["2139900001"]}, {"attacker": {"shipGroupIds": ["25", "26"]}}]},
+        {"corporationIds": ["1000125", "98990234"], "not": {"securityBands": ["HIGH"]}},
+        {"allianceIds": ["99990034", "99990011"]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("first", [1, 4, 100])
+def test_pages_of_a_filter_hold_what_passes_it_newest_first(value, first):
+    _store_recording()
+    wanted = read_filter(value and coerce_input_value(value, schema.graphql_schema.type_map["KillmailFilter"]))
+    page = models.Killmail.objects.order_by("-time", "-id")
+    expected = [killmail.pk for killmail in page if wanted.wants(killmail)]
+    assert len(expected) > 5
+    assert len(expected) < 70 or not value
+    after, found = None, []
+    while len(found) < len(expected):
+        answer = _filtered(value, first, after)
+        found += _ids(answer)
+        assert answer["pageInfo"]["hasNextPage"] == (len(found) < len(expected))
+        after = answer["pageInfo"]["endCursor"]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            {"any": [{}, {"minValue": 5, "maxValue": 4}]},
+            "filter.any[1].minValue: is above maxValue, so this can never match.",
+        ),
+        ({"not": {"regionIds": []}}, "filter.not.regionIds: is empty, so it can never match."),
+        (
+            {"finalBlow": {"shipTypeIds": ["x"]}},
+            "filter.finalBlow.shipTypeIds[0]: must be an id, a whole number from 1 to 9223372036854775807.",
+        ),
+    ],
+    ids=str,
+)
+def test_filter_that_is_wrong_is_refused_by_its_path(value, message):
+    assert _error("query($f: KillmailFilter) { killmails(filter: $f) { nodes { id } } }", f=value) == (
+        "BAD_FILTER",
+        message,
+    )
+
+
+def test_filter_that_the_database_cannot_check_at_the_moment_is_answered_so():
+    def away(execute, sql, params, many, context):
+        raise OperationalError("the connection is closed")
+
+    value = {"solarSystemIds": ["30000142"], "regionIds": ["10000002"]}
+    with connection.execute_wrapper(away):
+        answer = _error("query($f: KillmailFilter) { killmails(filter: $f) { nodes { id } } }", f=value)
+    assert answer == ("UNAVAILABLE", "The database does not answer at the moment; try again later.")
+
+
+def test_filter_may_stand_in_the_query_itself():
+    _store(raw_package(1), 1)
+    given = (
+        '{ since: "2026-11-20T12:34:56Z", any: [{ warIds: [700001], isNpc: false, victim: null }], minAttackers: 2 }'
+    )
+    assert _data(f"{{ killmails(filter: {given}) {{ nodes {{ id }} }} }}")["killmails"] == {"nodes": [{"id": "1001"}]}
+
+
+def test_band_is_asked_for_by_its_name():
+    _store_recording()
+    (high, others) = (
+        _ids(_filtered(value)) for value in ({"securityBands": ["HIGH"]}, {"not": {"securityBands": ["HIGH"]}})
+    )
+    assert (len(high) > 5, len(others) > 5, len({*high, *others})) == (True, True, 70)
+
+
 # Cost
 
 
@@ -384,8 +476,18 @@ def _queries(query):
 
 
 @pytest.mark.parametrize(
+    "value", [{"minValue": 1e5}, {"characterIds": ["2139900001"], "any": [{"isNpc": False}]}], ids=str
+)
+def test_filter_takes_no_query_of_its_own(value):
+    _store_recording(10)
+    given = json.dumps(value).replace('"', "").replace("2139900001", '"2139900001"')
+    plain, filtered = (_queries(f"{{ killmails{what} {{ nodes {{ id }} }} }}") for what in ("", f"(filter: {given})"))
+    assert len(filtered) == len(plain)
+
+
+@pytest.mark.parametrize(
     ("selection", "at_most"),
-    [("id", 1), ("id victim { character { name } }", 1), ("attackers { character { name } }", 2), ("FULL", 4)],
+    [("id", 2), ("id victim { character { name } }", 2), ("attackers { character { name } }", 3), ("FULL", 4)],
 )
 def test_page_takes_as_many_database_queries_for_25_killmails_as_for_one(selection, at_most):
     _store_recording(30)

@@ -31,7 +31,8 @@ def test_killmail_is_stored_with_everything_that_it_names():
     columns = {field.attname: getattr(killmail, field.attname) for field in Killmail._meta.concrete_fields}
     assert columns | {"stored_at": None} == {
         "id": 1005, "hash": package(5)["hash"], "time": datetime(2026, 11, 20, 12, 34, 56, tzinfo=UTC),
-        "solar_system_id": 30000142, "war_id": 700001, "moon_id": 40009082, "victim_character_id": 2100000001,
+        "solar_system_id": 30000142, "constellation_id": None, "region_id": None, "security_band": None,
+        "war_id": 700001, "moon_id": 40009082, "victim_character_id": 2100000001,
         "victim_corporation_id": 98000001, "victim_alliance_id": 99000001, "victim_faction_id": 500001,
         "victim_ship_type_id": 587, "damage_taken": 1234, "position_x": -1.5e11, "position_y": 2.25e10,
         "position_z": 3.0, "attacker_count": 2, "location_id": 40009082, "fitted_value": killmail.fitted_value,

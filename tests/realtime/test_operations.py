@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
+from django.db import OperationalError
 from graphql import OperationType, build_schema
 
 from realtime import operations
@@ -59,16 +60,26 @@ def test_kind_is_that_of_the_chosen_operation(engine):
     assert engine.prepare(document, None, "B").kind is OperationType.SUBSCRIPTION
 
 
-def test_fields_are_all_names_selected_anywhere_in_the_document(engine):
+def test_fields_are_all_names_that_the_operation_selects_anywhere(engine):
     document = """
         subscription A { other: number { ...F ... on Number { position } } }
         fragment F on Number { words: text }
         query B { bye }
     """
-    assert engine.prepare(document, None, "A").fields == {"number", "text", "position", "bye"}
+    assert engine.prepare(document, None, "A").fields == {"number", "text", "position"}
+    assert engine.prepare(document, None, "B").fields >= {"bye"}
 
 
-def test_mutation_of_a_schema_without_mutations_fails_when_it_is_executed(engine):
+def test_mutation_is_executed(engine):
+    operation = engine.prepare("mutation($n: String!) { greet(name: $n) }", {"n": "Zoë"}, None)
+    assert (operation.kind, json.loads(engine.execute(operation))) == (
+        OperationType.MUTATION,
+        {"data": {"greet": "greeted Zoë"}},
+    )
+
+
+def test_mutation_of_a_schema_without_mutations_fails_when_it_is_executed():
+    engine = Engine(build_schema("type Query { bye: String }"))
     body = json.loads(engine.execute(engine.prepare("mutation { bye }", None, None)))
     assert body["data"] is None
     assert [error["message"] for error in body["errors"]] == ["Schema is not configured to execute mutation operation."]
@@ -92,15 +103,15 @@ def test_document_that_was_refused_is_not_kept(engine):
 
 
 def test_cache_keeps_the_documents_used_last(engine, monkeypatch):
-    monkeypatch.setattr(operations, "CACHED_DOCUMENTS", 3)
     texts = [f"{{ a{number}: hello }}" for number in range(4)]
+    monkeypatch.setattr(operations, "CACHED_SIZE", 3 * len(texts[0]))
     for text in [*texts[:3], texts[0], texts[3]]:
         engine.prepare(text, None, None)
     assert list(engine._documents) == [texts[2], texts[0], texts[3]]
 
 
 def test_documents_may_be_prepared_by_many_threads_at_once(engine, monkeypatch):
-    monkeypatch.setattr(operations, "CACHED_DOCUMENTS", 5)
+    monkeypatch.setattr(operations, "CACHED_SIZE", 5 * len("{ a1: bye }") + 2)
     start = threading.Barrier(8)
 
     def prepare(thread):
@@ -113,14 +124,15 @@ def test_documents_may_be_prepared_by_many_threads_at_once(engine, monkeypatch):
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(prepare, range(8))) == [True] * 8
-    assert len(engine._documents) == 5
+    assert 4 <= len(engine._documents) <= 5
+    assert engine._cached == sum(map(len, engine._documents))
 
 
 # What is equal
 
 
 def _key(engine, query, variables=None, name=None):
-    return engine.prepare(query, variables, name).key
+    return engine.prepare(query, variables, name).selection
 
 
 def test_spacing_commas_and_comments_make_no_difference(engine):
@@ -295,8 +307,36 @@ def test_document_of_more_than_1000_tokens_is_refused_at_once(engine):
 
 
 def test_document_of_1000_tokens_is_accepted(engine):
-    document = "{ bye bye " + " ".join(f"a{n}: bye" for n in range(332)) + "}"  # 2 + 2 + 3 * 332
+    document = "{ bye bye " + "...{bye}" * 249 + "}"  # 2 + 2 + 4 * 249
     assert engine.prepare(document, None, None).kind is OperationType.QUERY
+
+
+def _refusal(engine, document, variables=None):
+    with pytest.raises(BadOperation) as caught:
+        engine.prepare(document, variables, None)
+    return [(error["message"], error.get("extensions", {}).get("code")) for error in caught.value.errors]
+
+
+def test_thirty_aliases_are_accepted_and_one_more_is_refused(engine):
+    def document(count):
+        return "subscription { number {" + " ".join(f"a{n}: text" for n in range(count)) + "} }"
+
+    assert engine.prepare(document(30), None, None).kind is OperationType.SUBSCRIPTION
+    refused = ("The document has 31 aliases, and may have 30.", "TOO_MANY_ALIASES")
+    assert _refusal(engine, document(31)) == [refused]
+
+
+def test_ten_fields_at_the_root_are_accepted_and_one_more_is_refused_wherever_it_stands(engine):
+    fields = [f"a{n}: bye" for n in range(11)]
+    assert engine.prepare(f"{{ {' '.join(fields[:10])} }}", None, None).kind is OperationType.QUERY
+    document = f"{{ {' '.join(fields[:6])} ...F }} fragment F on Query {{ {' '.join(fields[6:])} }}"
+    refused = ("The operation has 11 fields at its root, and may have 10.", "TOO_MANY_FIELDS")
+    assert _refusal(engine, document) == [refused]
+
+
+def test_no_more_than_a_few_errors_are_told_of_many_wrong_variables(engine):
+    document = "subscription($of: [Int!]!) { tens(of: $of) { text } }"
+    assert len(_refusal(engine, document, {"of": ["wrong"] * 20_000})) <= operations.MAX_ERRORS + 1
 
 
 def test_fragments_that_multiply_are_answered_or_refused_in_an_instant(engine):
@@ -344,3 +384,31 @@ def test_value_that_json_cannot_hold_is_an_internal_error(value, caplog):
     assert body["data"] is None
     assert body["errors"][0]["extensions"] == {"code": "INTERNAL_ERROR"}
     assert len(caplog.records) == 1
+
+
+def test_database_that_is_away_is_said_to_be_and_logged_in_one_line(engine, caplog):
+    def fail(root, info):
+        raise OperationalError("connection refused\n\tIs the server running at db.example?")
+
+    engine.schema.query_type.fields["secret"].resolve = fail
+    body = json.loads(engine.execute(engine.prepare("{ secret bye }", None, None)))
+    (error,) = body["errors"]
+    assert error["extensions"] == {"code": "UNAVAILABLE"}
+    assert error["message"] == "The database does not answer at the moment; try again later."
+    assert [record.getMessage() for record in caplog.records] == ["The database does not answer (connection refused)."]
+    assert caplog.records[0].exc_info is None
+
+
+@pytest.mark.parametrize(
+    ("document", "variables"),
+    [
+        ("{", None),
+        ("{ nothing }", None),
+        ("query($n: String!) { hello(name: $n) }", None),
+        ("query($n: String) { hello(name: $n) }", {"n": 5}),
+        ("{ hello(name: 5) }", None),
+        ("{ ...F } fragment F on Query { ...F }", None),
+    ],
+)
+def test_each_error_in_a_document_or_its_variables_has_a_code(engine, document, variables):
+    assert {code for _, code in _refusal(engine, document, variables)} == {"BAD_REQUEST"}

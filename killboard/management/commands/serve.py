@@ -31,7 +31,16 @@ from killmails.upstream.zkillboard import Zkillboard
 PROBE_LIMIT = 5.0  # seconds that zKillboard has to answer before the recording is played
 RECORDED_RATE = 0.5  # killmails a second
 END_LIMIT = 9.0  # seconds from Ctrl-C to the end, whatever still runs
-MAX_FRAME = 64 * 1024  # bytes, of a websocket
+# As in docs/services.md. A peer that is gone is noticed within 45 s; whom X-Forwarded-For names is ours to judge.
+UVICORN: dict[str, Any] = {
+    "ws": "websockets-sansio",
+    "ws_max_size": settings.SOCKET_LIMITS["frame_size"],
+    "ws_per_message_deflate": False,
+    "ws_ping_interval": 35,
+    "ws_ping_timeout": 10,
+    "proxy_headers": False,
+    "lifespan": "off",
+}
 RECORDED_READY = 25  # killmails that are there at once, for the first page
 
 
@@ -178,13 +187,5 @@ class _Server(uvicorn.Server):
 
 def _serve(listening: socket.socket) -> None:
     """Until Ctrl-C or SIGTERM."""
-    config = uvicorn.Config(
-        "killboard.asgi:application",
-        ws="websockets-sansio",
-        ws_max_size=MAX_FRAME,
-        ws_per_message_deflate=False,
-        lifespan="off",
-        log_level="warning",
-        timeout_graceful_shutdown=3,
-    )
+    config = uvicorn.Config("killboard.asgi:application", **UVICORN, log_level="warning", timeout_graceful_shutdown=3)
     asyncio.run(_Server(config).serve(sockets=[listening]))

@@ -1,0 +1,184 @@
+"""What all websockets of a process share: the hub, the engine, the limits, and the end of the process."""
+
+import asyncio
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
+from typing import Any, Protocol
+
+from channels.db import database_sync_to_async
+
+from realtime import garbage
+from realtime.garbage import Garbage
+from realtime.hub import Hub
+from realtime.limits import Limits, Sockets, Ticket, client_address
+from realtime.log import Stream
+from realtime.operations import Engine, Operation
+from realtime.protocol import Subscribe
+
+# Together with the hub's, the replay's and HTTP's fewer than the ten database connections of a process.
+QUERY_THREADS = 4  # the queries of one client must not hold up the subscriptions of another: threads apart
+PREPARE_THREADS = 2
+ANSWER_LIMIT = 10.0  # seconds that an operation may take to be prepared, or a query to be answered
+AT_ONCE = 10  # sockets that begin in one turn of the event loop
+SMALL = 2_000  # characters of variables that are read in the event loop
+FAREWELL_LIMIT = 3.0  # seconds that closing all sockets may hold up the server's own end
+
+
+class Socket(Protocol):
+    """What the endpoint asks of a socket."""
+
+    def end_uninitialised(self) -> None: ...
+
+    def end_for_restart(self) -> None: ...
+
+
+class Endpoint:
+    """One for each process. `trusted_proxies`: how many stand before it and add to X-Forwarded-For."""
+
+    def __init__(self, engine: Engine, hub: Hub, limits: Limits, trusted_proxies: int = 0) -> None:
+        self.hub = hub
+        self.limits = limits
+        self.sockets = Sockets(limits)
+        self._engine = engine
+        self._trusted_proxies = trusted_proxies
+        self._consumers: dict[Ticket, Socket] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._queries = ThreadPoolExecutor(max_workers=QUERY_THREADS, thread_name_prefix="query")
+        self._preparing = ThreadPoolExecutor(max_workers=PREPARE_THREADS, thread_name_prefix="prepare")
+        self._door: deque[asyncio.Future[None]] = deque()
+        self._heard: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._garbage = Garbage()
+        self._started = self._leaving = False
+
+    async def turn(self) -> None:
+        """Waits until it is this socket's turn to begin.
+
+        When thousands come back at once, queries and events have their turn after every few of them.
+        """
+        if not self._door:
+            self.spawn(self._open_the_door())
+        place = asyncio.get_running_loop().create_future()
+        self._door.append(place)
+        await place
+
+    async def _open_the_door(self) -> None:
+        while self._door:
+            for place in [self._door.popleft() for _ in range(min(AT_ONCE, len(self._door)))]:
+                if not place.done():  # its socket has not gone meanwhile
+                    place.set_result(None)
+            await asyncio.sleep(0)
+
+    def enter(self, scope: dict[str, Any], socket: Socket) -> Ticket | None:
+        """A place for one more socket; None where there is none."""
+        now = time.monotonic()
+        if self._leaving:
+            return None
+        if not self._started:
+            self._start()
+        forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        peer = (scope.get("client") or [""])[0]
+        ticket = self.sockets.enter(client_address(peer, forwarded, self._trusted_proxies), now)
+        if ticket is not None:
+            self._consumers[ticket] = socket
+        if overdue := self.sockets.overdue(now):
+            self._consumers[overdue].end_uninitialised()
+        return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        self.sockets.leave(ticket)
+        if self._consumers.pop(ticket, None):
+            self._garbage.closed(len(self._consumers))
+
+    # Operations. What may ask the database or takes milliseconds runs in a thread, not in the loop of all sockets.
+
+    async def prepare(self, message: Subscribe) -> Operation:
+        """Raises BadOperation."""
+        arguments = message.query, message.variables, message.operation_name
+        if self._engine.knows(message.query) and len(str(message.variables)) < SMALL:
+            return self._engine.prepare(*arguments)
+        return await _in_thread(self._preparing, self._engine.prepare, *arguments)
+
+    async def stream(self, operation: Operation) -> Stream:
+        """Raises BadOperation."""
+        return await _in_thread(self._preparing, self._engine.stream, operation)
+
+    async def execute(self, operation: Operation, wanted: Callable[[], bool]) -> str:
+        """ "" where the result is not wanted any more when its turn comes."""
+
+        def execute() -> bytes:
+            return self._engine.execute(operation) if wanted() else b""
+
+        result: bytes = await _in_thread(self._queries, execute)
+        return result.decode()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Runs it to its end, whatever becomes of the socket."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # The end of the process
+
+    def _start(self) -> None:
+        """With the first socket: before it there is no loop, and nothing to end.
+
+        Not in a thread of another program, whose signals and whose collector are its own.
+        """
+        self._started = True
+        if threading.current_thread() is threading.main_thread():
+            self._garbage.tame()
+            self._look_for_garbage()
+            self._listen_for_the_end()
+
+    def _look_for_garbage(self) -> None:
+        self._garbage.look()
+        asyncio.get_running_loop().call_later(garbage.LONGEST, self._look_for_garbage)
+
+    def _listen_for_the_end(self) -> None:
+        """On SIGTERM and SIGINT sockets are told where to go on, before the server closes them without a word."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            previous = signal.getsignal(signum)
+            if not callable(previous) or signum in self._heard:
+                continue
+            self._heard[signum] = previous
+
+            def heard(number: int, frame: FrameType | None) -> None:
+                if loop.is_closed():
+                    self._heard[number](number, frame)
+                else:
+                    loop.call_soon_threadsafe(self._end, number)
+
+            signal.signal(signum, heard)
+
+    def _end(self, signum: int) -> None:
+        go_on = self._heard[signum]
+        if self._leaving:
+            return go_on(signum, None)  # asked twice: at once
+        self._leaving = True
+        self.spawn(self._say_farewell(lambda: go_on(signum, None)))
+
+    async def _say_farewell(self, go_on: Callable[[], None]) -> None:
+        """Closes all sockets, then lets the server do what it does at the signal."""
+        try:
+            async with asyncio.timeout(FAREWELL_LIMIT):
+                for number, consumer in enumerate(list(self._consumers.values())):
+                    consumer.end_for_restart()
+                    if number % 50 == 0:
+                        await asyncio.sleep(0)
+                await asyncio.wait(self._tasks - {asyncio.current_task()})
+        except (TimeoutError, ValueError):  # ValueError: nothing to wait for
+            pass
+        finally:
+            go_on()
+
+
+async def _in_thread(threads: ThreadPoolExecutor, function: Callable[..., Any], *arguments: object) -> Any:
+    """Raises TimeoutError; what runs in the thread runs on then."""
+    async with asyncio.timeout(ANSWER_LIMIT):
+        return await database_sync_to_async(function, thread_sensitive=False, executor=threads)(*arguments)
