@@ -71,7 +71,8 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=True,
     worker_hijack_root_logger=False,
     timezone="UTC",
-    beat_schedule_filename=str(settings.DATA_DIR / "beat"),
+    # It keeps no file: what is due is found in the database, and a signal in the middle of writing one ends beat with 1.
+    beat_scheduler="celery.beat:Scheduler",
     beat_schedule={
         "sweep": {
             "task": "killmails.tasks.sweep_replays",

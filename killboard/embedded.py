@@ -23,7 +23,7 @@ class Worker:
 
     def __init__(self, feed_url: str) -> None:
         self._worker = _worker(app, feed_url)
-        self._beat = Service(app, max_interval=BEAT_SLEEP)
+        self._beat = Service(app, max_interval=BEAT_SLEEP, scheduler_cls=app.conf.beat_scheduler)
         self._threads = [
             threading.Thread(target=self._worker.start, name="celery-worker", daemon=True),
             threading.Thread(target=self._beat.start, args=[True], name="celery-beat", daemon=True),
