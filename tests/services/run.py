@@ -21,11 +21,16 @@ from tests.services.service import Service, ServiceError
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = "tests/e2e"
-EMBEDDED_FOLDERS = ["tests/killmails", "tests/realtime"]
-# These know neither database nor channel layer: once is enough.
+# What knows the database or the channel layer; of `realtime`, most tests have a log in memory.
+EMBEDDED = [
+    *("tests/killmails", "tests/health"),
+    *("tests/realtime/test_doorbell.py", "tests/realtime/test_board_socket.py", "tests/realtime/test_consumer.py"),
+]
+# These know neither: once is enough.
 SERVE_BOTH_WAYS = [
     *("tests/killmails/test_http.py", "tests/killmails/test_recording_server.py", "tests/killmails/test_zkillboard.py"),
-    *("tests/realtime/test_hub.py", "tests/realtime/test_protocol.py", "tests/realtime/test_operations.py"),
+    *("tests/killmails/test_recording.py", "tests/killmails/test_records.py", "tests/killmails/test_strict_json.py"),
+    "tests/killmails/test_admin_escaping.py",
 ]
 NOTHING_COLLECTED = 5
 STOP_SECONDS = 20
@@ -128,7 +133,7 @@ def _run_with_services(options: argparse.Namespace, arguments: list[str]) -> int
 
 
 def _run_embedded(options: argparse.Namespace, arguments: list[str]) -> int:
-    folders = [folder for folder in EMBEDDED_FOLDERS if (ROOT / folder).exists()]
+    folders = [folder for folder in EMBEDDED if (ROOT / folder).exists()]
     if not folders:
         return 0
     print("\n./test: once more without the services: SQLite, and all in one process", flush=True)
