@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,15 @@ def test_the_benchmark_measures_the_rows_that_it_is_asked_for(tmp_path):
         assert result["reached"] in ("aim", "must", "missed")
     assert body["settings"]["quick"] is True
     assert body["machine"]["cores"] >= 1
+
+
+def test_the_benchmark_of_the_doorbell_counts_what_arrived_and_says_how_long_it_took():
+    command = [sys.executable, "-m", "benchmarks.doorbell", "50"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stdout + run.stderr
+    times = r"p50 \d+\.\d\d ms, p99 \d+\.\d\d ms, longest \d+\.\d\d ms"
+    for way in ("bare", "doorbell"):
+        assert re.search(rf"^{way}: 50 of 50 arrived, {times}$", run.stdout, re.MULTILINE), run.stdout
 
 
 def test_the_benchmark_refuses_a_row_that_it_does_not_have():

@@ -47,6 +47,7 @@ ELSEWHERE = {
     ".venv/bin/python manage.py new_epoch": "tests/e2e/test_epochs.py",
     ".venv/bin/pip install -r benchmarks/requirements.txt": "by hand: the benchmark needs more packages than the tests",
     ".venv/bin/python -m benchmarks.fanout": "tests/test_benchmarks.py",
+    ".venv/bin/python -m benchmarks.doorbell": "tests/test_benchmarks.py",
     "cp .env.example .env": "tests/killboard/test_settings.py reads it",
 }
 # Commands that need root or change the machine; what they install is what tests/services starts.
