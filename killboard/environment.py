@@ -6,6 +6,7 @@ A message names the variable and never repeats the value of an address, which ma
 
 import difflib
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
@@ -14,6 +15,10 @@ from dotenv.parser import parse_stream
 
 TRUE = {"true", "1", "yes", "on"}
 FALSE = {"false", "0", "no", "off"}
+HIDDEN = "****"
+SCHEME = re.compile(r"[a-z][a-z+]{1,20}")
+PLACE = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+PATH = re.compile(r"[A-Za-z0-9._/-]*")
 
 
 class SettingError(Exception):
@@ -68,6 +73,20 @@ class Environment:
             return value
         raise SettingError(f"{name}: {value!r} is none of {', '.join(choices)}.")
 
+    def name(self, name: str) -> str:
+        """A short name, or "": for logs, hosts and pages, so of letters that none of them escapes."""
+        value = self.text(name)
+        if not value or re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
+            return value
+        raise SettingError(f"{name}: {value!r} is not a name of up to 64 of A-Z, a-z, 0-9, '-', '_' and '.'.")
+
+    def secret(self, name: str, least: int) -> str:
+        """A text of at least `least` characters, or "". No message repeats it."""
+        value = self.text(name)
+        if value and (len(value) < least or not (value.isascii() and value.isprintable()) or " " in value):
+            raise SettingError(f"{name}: must have at least {least} characters, all of ASCII and without spaces.")
+        return value
+
     def words(self, name: str) -> list[str]:
         """A list, separated by commas."""
         return [word.strip() for word in self.text(name).split(",") if word.strip()]
@@ -93,6 +112,25 @@ def split_address(name: str, value: str, schemes: tuple[str, ...], example: str)
     if not parts.hostname or parts.netloc.count("@") > 1 or parts.fragment or port == 0:
         raise SettingError(f"{name}: has no host, or a character that must be escaped; {hint}")
     return parts
+
+
+def masked(address: str) -> str:
+    """The address as it may be shown: `****` for user and password, and no query.
+
+    Built from its parts, never by replacing. What is not surely an address, `****` alone: an unescaped `/`, `?` or `#`
+    of a password would make its rest look like a part that may be shown.
+    """
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return HIDDEN
+    user, _, places = parts.netloc.rpartition("@")
+    whole = all(PLACE.fullmatch(place) for place in places.split(","))
+    if not (whole and SCHEME.fullmatch(parts.scheme) and PATH.fullmatch(parts.path)):
+        return HIDDEN
+    if "@" in parts.query or parts.fragment:
+        return HIDDEN
+    return f"{parts.scheme}://{HIDDEN + '@' if user else ''}{places}{parts.path}"
 
 
 def with_password(name: str, address: str, password_name: str, password: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import dj_database_url
 
-from killboard.environment import Environment, SettingError, misspelt, read_dotenv, split_address, with_password
+from killboard.environment import Environment, SettingError, masked, misspelt, read_dotenv, split_address, with_password
 from realtime.origin import Origins
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -135,6 +135,7 @@ def _read(env: Environment) -> dict[str, Any]:
         "DATA_DIR": data_dir,
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
+        "REDIS_MASKED": masked(redis_url) if redis_url else "",
         "USE_REDIS_PUBSUB": use_redis,
         "RABBITMQ_URL": rabbitmq_url,
         "FEED_ASKED": feed_asked,
@@ -146,6 +147,9 @@ def _read(env: Environment) -> dict[str, Any]:
         "ALLOWED_HOSTS": env.words("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"],
         "HOST": host,
         "PORT": env.integer("PORT", 4000, 1, 65535),
+        "WORKER_ID": env.name("WORKER_ID"),
+        "METRICS_TOKEN": env.secret("METRICS_TOKEN", 16),
+        "LOG_FORMAT": env.choice("LOG_FORMAT", "text", ("text", "json")),
         "LOG_LEVEL": env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")).upper(),
         "DATABASES": {"default": _database(database_url, file)},
         "CHANNEL_LAYERS": {"default": _channel_layer(use_redis, redis_url)},

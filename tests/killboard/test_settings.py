@@ -1,16 +1,18 @@
 """Settings: what is nonsense is refused, loudly, with the variable's name and without any password."""
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.conf import settings
 
 from killboard.debug import AddressesHidden
-from killboard.environment import Environment, SettingError, misspelt, read_dotenv
+from killboard.environment import Environment, SettingError, masked, misspelt, read_dotenv
 from killboard.settings import _load, _read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,6 +133,60 @@ def test_v9_a_password_beside_the_address_is_honoured_or_refused(read: Any) -> N
     assert values["REDIS_URL"] == "redis://:p%40s%3As%2F%23%3F@host:6379/0"
     message = refused(read, REDIS_URL="redis://:one@host:6379/0", REDIS_PASSWORD="two")
     assert message == "REDIS_PASSWORD: REDIS_URL holds a password already; keep only one of the two."
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("redis://user:hunter2@localhost:6379", "redis://****@localhost:6379"),
+        ("redis://:hunter2@localhost:6379/3", "redis://****@localhost:6379/3"),
+        ("redis://hunter2@localhost", "redis://****@localhost"),
+        ("redis://localhost:6379", "redis://localhost:6379"),
+        ("rediss://user:hunter2@[::1]:6380/0?password=hunter2", "rediss://****@[::1]:6380/0"),
+        ("redis+sentinel://u:hunter2@a:26379,b:26379/mymaster/0", "redis+sentinel://****@a:26379,b:26379/mymaster/0"),
+        ("redis://user:1/hunter2@localhost", "****"),
+        ("redis://user:1#hunter2@localhost", "****"),
+        ("redis://user:1?hunter2@localhost", "****"),
+        ("redis://user:1#hunter2", "****"),
+        ("user:hunter2@localhost:6379", "****"),
+        ("redis://[hunter2", "****"),
+        ("hunter2", "****"),
+        ("", "****"),
+    ],
+)
+def test_t19_an_address_is_shown_without_user_and_password(address: str, shown: str) -> None:
+    assert masked(address) == shown
+
+
+def test_t19_a_thousand_passwords_are_never_shown() -> None:
+    chance = random.Random(19)
+    for _ in range(1000):
+        password = "".join(chance.choices("@:/%#?[]& é密Ω\u2100kK2", k=chance.randint(4, 24)))
+        for written in (password, quote(password, safe="")):
+            for address in (f"redis://user:{written}@cache:6379/0", f"redis://cache:6379/0?password={written}"):
+                assert masked(address) in ("redis://****@cache:6379/0", "redis://cache:6379/0", "****"), address
+        # Escaped, as is asked for, the rest is shown.
+        assert masked(f"redis://user:{quote(password, safe='')}@cache:6379/0") == "redis://****@cache:6379/0"
+
+
+def test_a_worker_has_a_name_that_nothing_escapes(read: Any) -> None:
+    assert read()["WORKER_ID"] == ""
+    assert read(WORKER_ID="eu-west.2_b")["WORKER_ID"] == "eu-west.2_b"
+    for name in ("a b", "a/b", "ß", "a" * 65, "a\nb"):
+        assert refused(read, WORKER_ID=name).startswith("WORKER_ID: ")
+
+
+def test_a_token_for_metrics_is_long_and_is_not_repeated(read: Any) -> None:
+    assert read(METRICS_TOKEN="0123456789abcdef")["METRICS_TOKEN"] == "0123456789abcdef"
+    for token in ("hunter2", "hunter2-Łukasz-hunter2", "hunter2 hunter2 hunter2"):
+        message = refused(read, METRICS_TOKEN=token)
+        assert message.startswith("METRICS_TOKEN: must have at least 16 characters")
+        assert "hunter2" not in message
+
+
+def test_logs_are_text_or_json(read: Any) -> None:
+    assert (read()["LOG_FORMAT"], read(LOG_FORMAT="JSON")["LOG_FORMAT"]) == ("text", "json")
+    assert refused(read, LOG_FORMAT="xml") == "LOG_FORMAT: 'xml' is none of text, json."
 
 
 def test_feed_auto_and_recorded_are_refused_with_services(read: Any) -> None:
