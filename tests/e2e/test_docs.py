@@ -17,6 +17,7 @@ from tests.e2e.crowd import Publisher
 from tests.e2e.processes import BIN, ROOT, UVICORN_OPTIONS, Board, Process
 from tests.e2e.sockets import wait_until
 from tests.e2e.subscribers import NODE_MODULES, node_is_here
+from tests.services.service import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -75,12 +76,12 @@ def example(document: str, language: str) -> str:
     return next(text for name, text in blocks(ROOT / "docs" / document) if name == language)
 
 
-@pytest.fixture
-def documented_board(services_board: Board) -> Iterator[Board]:
-    """A board on the services whose feed is a recording."""
-    with RecordingServer(load_recording(), rate=2) as feed:
-        services_board.env["R2Z2_URL"] = feed.url
-        yield services_board
+@pytest.fixture(scope="module")
+def documented_board(shared_board: Board) -> Iterator[Board]:
+    """A board on the services whose feed is a recording; nothing is started yet."""
+    with RecordingServer(load_recording(), rate=2, loop=True) as feed:
+        shared_board.env["R2Z2_URL"] = feed.url
+        yield shared_board
 
 
 def test_every_command_in_the_documents_is_known_here() -> None:
@@ -101,8 +102,8 @@ def test_a_block_without_a_language_holds_no_command() -> None:
 def test_a_command_that_runs_does_what_it_should(documented_board: Board, command: str, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_bytes((ROOT / "killmails/recording/killmails.jsonl").read_bytes())
     line = command.replace(".venv/bin", str(BIN)).replace("mine.jsonl", str(tmp_path / "mine.jsonl"))
-    line = line.replace("--port 4000", f"--port {documented_board.port}")
-    process = documented_board.start("documented", *shlex.split(line))
+    line = line.replace("--port 4000", f"--port {free_port()}")
+    process = documented_board.start(f"documented-{free_port()}", *shlex.split(line))
     process.wait_for(RUNNING[command])
     assert process.stop(signal.SIGTERM) in (0, 143, -signal.SIGTERM)
 
