@@ -1,1 +1,1 @@
-"""Will watch the board and its services; empty so far."""
+"""Watches the board: every process, every service, and what is to be done about them."""
