@@ -8,4 +8,6 @@ from django.views.debug import SafeExceptionReporterFilter
 class AddressesHidden(SafeExceptionReporterFilter):
     """Addresses hold passwords, too."""
 
-    hidden_settings = re.compile(SafeExceptionReporterFilter.hidden_settings.pattern + "|URL|LAYERS|DATABASES", re.I)
+    hidden_settings = re.compile(
+        SafeExceptionReporterFilter.hidden_settings.pattern + "|URL|REDIS|LAYERS|DATABASES", re.I
+    )

@@ -9,12 +9,13 @@ import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit
 
 from dotenv.parser import parse_stream
 
 TRUE = {"true", "1", "yes", "on"}
 FALSE = {"false", "0", "no", "off"}
+ESCAPED = "(an '@', ':', '/', '?' or '#' in a password as %40, %3A, %2F, %3F, %23)"
 HIDDEN = "****"
 SCHEME = re.compile(r"[a-z][a-z+]{1,20}")
 PLACE = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
@@ -101,7 +102,7 @@ class Environment:
 
 def split_address(name: str, value: str, schemes: tuple[str, ...], example: str) -> SplitResult:
     """The parts of an address, or a SettingError that shows how one looks (and not what was written)."""
-    hint = f"write it like {example} (an '@', ':', '/' or '#' in a password as %40, %3A, %2F, %23)."
+    hint = f"write it like {example} {ESCAPED}."
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -131,16 +132,6 @@ def masked(address: str) -> str:
     if "@" in parts.query or parts.fragment:
         return HIDDEN
     return f"{parts.scheme}://{HIDDEN + '@' if user else ''}{places}{parts.path}"
-
-
-def with_password(name: str, address: str, password_name: str, password: str) -> str:
-    """The address with the password put in; refuses when it already holds one."""
-    parts = urlsplit(address)
-    if parts.password:
-        raise SettingError(f"{password_name}: {name} holds a password already; keep only one of the two.")
-    host = parts.netloc.rpartition("@")[2]
-    netloc = f"{parts.username or ''}:{quote(password, safe='')}@{host}"
-    return urlunsplit(parts._replace(netloc=netloc))
 
 
 def misspelt(written: Mapping[str, str], known: list[str]) -> list[str]:

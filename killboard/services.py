@@ -1,6 +1,7 @@
 """Asks each configured service once whether it answers, before a process begins its work."""
 
 import logging
+import ssl
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -76,14 +77,12 @@ def _ask_for_tables() -> None:
 
 
 def _ask_redis() -> None:
-    if not settings.USE_REDIS_PUBSUB:
+    if settings.REDIS is None:
         return
-    limits = {"socket_timeout": LIMIT, "socket_connect_timeout": LIMIT}
     try:
-        with redis.Redis.from_url(settings.REDIS_URL, **limits) as client:
-            client.ping()
-    except (redis.RedisError, OSError, ValueError) as error:
-        raise ServiceError(f"REDIS_URL: {_where(settings.REDIS_URL)} {_cause(error)}.") from error
+        settings.REDIS.ping(LIMIT)
+    except (redis.RedisError, OSError) as error:
+        raise ServiceError(f"REDIS_URL: {settings.REDIS} {_cause(error)}.") from error
 
 
 def _ask_rabbitmq() -> None:
@@ -107,7 +106,12 @@ def _where(address: str) -> str:
 def _cause(error: Exception) -> str:
     """Why, in words of ours: a driver's text may hold what was written in the address."""
     text = str(error).lower()
-    if "password" in text or "auth" in text or "access_refused" in text or "acl" in text:
+    if isinstance(error, ssl.SSLError) or "certificate" in text:
+        return "shows a certificate that cannot be trusted, or speaks no TLS"
+    if "no master found" in text and "authentication" not in text:
+        return "is not known to the sentinels, or they do not answer"
+    refusals = ("password", "authentication", "noauth", "access_refused", "acl")
+    if isinstance(error, redis.AuthenticationError) or any(word in text for word in refusals):
         return "refused the user or the password"
     if "does not exist" in text:
         return "answers, but has no such database or user"

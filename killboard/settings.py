@@ -8,14 +8,14 @@ from typing import Any
 
 import dj_database_url
 
-from killboard.environment import Environment, SettingError, masked, misspelt, read_dotenv, split_address, with_password
+from killboard.environment import Environment, SettingError, masked, misspelt, read_dotenv, split_address
+from killboard.redis_address import EXAMPLES, RedisAddress, read_redis_address
 from realtime.origin import Origins
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 INSECURE_KEY = "insecure-key-for-a-board-on-your-own-machine-never-for-production"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DATABASE_EXAMPLE = "postgresql://user:password@localhost:5432/killboard"
-REDIS_EXAMPLE = "redis://user:password@localhost:6379/0"
 RABBITMQ_EXAMPLE = "amqp://user:password@localhost:5672/"
 
 
@@ -46,10 +46,11 @@ def _make_folder(data_dir: Path) -> None:
         raise SettingError(f"DATA_DIR: {data_dir} cannot be written to; change its owner or name another folder.")
 
 
-def _redis(env: Environment) -> str:
-    address = env.address("REDIS_URL", ("redis", "rediss"), REDIS_EXAMPLE)
-    password = env.text("REDIS_PASSWORD")
-    return with_password("REDIS_URL", address, "REDIS_PASSWORD", password) if address and password else address
+def _redis(env: Environment) -> tuple[RedisAddress | None, str]:
+    """Where Redis is, in parts and as one address; None and "" where it is not set."""
+    address, password = env.text("REDIS_URL"), env.text("REDIS_PASSWORD")
+    ca_file, sentinel_password = env.text("REDIS_CA_FILE"), env.text("REDIS_SENTINEL_PASSWORD")
+    return read_redis_address(address, password, ca_file, sentinel_password) if address else (None, "")
 
 
 def _feed(env: Environment, data_dir: Path, services: bool, database_url: str) -> tuple[str, str]:
@@ -67,13 +68,11 @@ def _feed(env: Environment, data_dir: Path, services: bool, database_url: str) -
     return asked, "recorded" if recorded else "live"
 
 
-def _channel_layer(use_redis: bool, address: str) -> dict[str, Any]:
-    if not use_redis:
+def _channel_layer(redis: RedisAddress | None) -> dict[str, Any]:
+    if redis is None:
         return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
-    # redis-py ends a quiet socket after 5 s unless it is told that there is no limit.
-    hosts = [{"address": address, "socket_timeout": None}]
-    backend = "channels_redis.pubsub.RedisPubSubChannelLayer"
-    return {"BACKEND": backend, "CONFIG": {"hosts": hosts, "prefix": "killmail:"}}
+    config = {"hosts": [redis.layer_host()], "prefix": redis.prefix}
+    return {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": config}
 
 
 def _sockets(env: Environment) -> dict[str, Any]:
@@ -116,12 +115,12 @@ def _secret_key(env: Environment, debug: bool) -> str:
 def _read(env: Environment) -> dict[str, Any]:
     data_dir = Path(env.text("DATA_DIR", str(BASE_DIR / "var"))).expanduser().absolute()
     database_url = env.address("DATABASE_URL", ("postgresql", "postgres"), DATABASE_EXAMPLE)
-    redis_url = _redis(env)
+    redis, redis_url = _redis(env)
     rabbitmq_url = env.address("RABBITMQ_URL", ("amqp", "amqps"), RABBITMQ_EXAMPLE)
     services = bool(database_url or redis_url or rabbitmq_url)
     use_redis = env.boolean("USE_REDIS_PUBSUB", bool(redis_url))
     if use_redis and not redis_url:
-        raise SettingError(f"REDIS_URL: is missing while USE_REDIS_PUBSUB=true; write it like {REDIS_EXAMPLE}.")
+        raise SettingError(f"REDIS_URL: is missing while USE_REDIS_PUBSUB=true; write it like {EXAMPLES['redis']}.")
     _make_folder(data_dir)
     debug = env.boolean("DEBUG", not services)
     host = env.text("HOST", "127.0.0.1")
@@ -135,6 +134,7 @@ def _read(env: Environment) -> dict[str, Any]:
         "DATA_DIR": data_dir,
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
+        "REDIS": redis if use_redis else None,  # what the doorbell goes through, and builds clients
         "REDIS_MASKED": masked(redis_url) if redis_url else "",
         "USE_REDIS_PUBSUB": use_redis,
         "RABBITMQ_URL": rabbitmq_url,
@@ -152,7 +152,7 @@ def _read(env: Environment) -> dict[str, Any]:
         "LOG_FORMAT": env.choice("LOG_FORMAT", "text", ("text", "json")),
         "LOG_LEVEL": env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")).upper(),
         "DATABASES": {"default": _database(database_url, file)},
-        "CHANNEL_LAYERS": {"default": _channel_layer(use_redis, redis_url)},
+        "CHANNEL_LAYERS": {"default": _channel_layer(redis if use_redis else None)},
         **_sockets(env),
     }
 
@@ -205,6 +205,7 @@ INSTALLED_APPS = [
     "graphene_django",
     "killmails",
     "realtime",
+    "health",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
