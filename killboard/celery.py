@@ -4,26 +4,19 @@ import os
 
 from celery import Celery
 from celery.schedules import schedule
-from celery.signals import beat_init, worker_init
-from kombu import Exchange, Queue
+from celery.signals import beat_init, worker_init, worker_shutting_down
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "killboard.settings")
 
 from django.conf import settings
 from django.db import connections
 
-from killboard.feed_step import FEED_QUEUE, FeedStep
+from killboard.feed_step import FeedStep
+from killboard.queues import BULK_QUEUE, DEAD_LETTERS, WORK_QUEUES
 from killboard.services import require_services
+from killboard.worker import SOFT_SHUTDOWN, DeadLetterStep, end_in_time
 
-BULK_QUEUE = "bulk"
-DELIVERIES = 5  # then a message is dropped: a task that kills its process must not run for ever
-MINUTE = 60.0
-
-
-def _queue(name: str) -> Queue:
-    """A quorum queue, which survives the loss of the broker and counts deliveries."""
-    arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERIES}
-    return Queue(name, Exchange("killboard", type="topic"), routing_key=name, queue_arguments=arguments)
+SWEEP = 15.0  # seconds; whatever a lost message had asked for is found within this + what the sweeper leaves alone
 
 
 def _embedded() -> dict[str, object]:
@@ -58,31 +51,32 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,  # the default gives up after 100
     broker_heartbeat=10,
-    task_queues=[_queue(FEED_QUEUE), _queue(BULK_QUEUE)],
+    task_queues=WORK_QUEUES,
     task_default_queue=BULK_QUEUE,
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     task_ignore_result=True,
-    task_time_limit=600,
+    task_time_limit=600,  # RabbitMQ takes a message back after 30 minutes without an acknowledgement
     task_serializer="json",
     accept_content=["json"],
     worker_prefetch_multiplier=1,
-    worker_soft_shutdown_timeout=5,
+    worker_soft_shutdown_timeout=SOFT_SHUTDOWN,
+    worker_consumer="killboard.worker:Consumer",
     worker_cancel_long_running_tasks_on_connection_loss=True,
     worker_hijack_root_logger=False,
     timezone="UTC",
-    # It keeps no file: what is due is found in the database, and a signal in the middle of writing one ends beat with 1.
+    # It keeps no file: what is due is found in the database, and a signal while it writes one ends beat with 1.
     beat_scheduler="celery.beat:Scheduler",
     beat_schedule={
-        "sweep": {
-            "task": "killmails.tasks.sweep_replays",
-            "schedule": schedule(MINUTE),
-            "options": {"expires": MINUTE},
-        },
+        name: {"task": f"killmails.tasks.{name}", "schedule": schedule(SWEEP), "options": {"expires": SWEEP}}
+        for name in ("sweep_replays", "collect_dead_letters")
     },
+    dead_letters=DEAD_LETTERS if settings.RABBITMQ_URL else None,  # ours: a queue of files has none
 )
 app.autodiscover_tasks(["killmails"])
 app.steps["worker"].add(FeedStep)
+app.steps["consumer"].add(DeadLetterStep)
+worker_shutting_down.connect(end_in_time)
 
 
 @worker_init.connect

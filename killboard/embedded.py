@@ -9,8 +9,8 @@ from celery import Celery
 from celery.beat import Service
 from celery.worker import WorkController, state
 
-from killboard.celery import BULK_QUEUE, app
-from killboard.feed_step import FEED_QUEUE
+from killboard.celery import app
+from killboard.queues import BULK_QUEUE, FEED_QUEUE
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,10 @@ from typing import Any
 from celery.bootsteps import StartStopStep
 from django.conf import settings
 
+from killboard.queues import FEED_QUEUE, names_of
+
 logger = logging.getLogger(__name__)
 
-FEED_QUEUE = "feed"
 STOP_LIMIT = 5.0  # seconds
 
 
@@ -32,7 +33,7 @@ class FeedStep(StartStopStep):
     def include_if(self, worker: Any) -> bool:
         # A recording is played by `manage.py serve` alone; nobody else may bring real killmails into its database.
         wanted = settings.FEED == "live" or (settings.FEED == "recorded" and self._given_url is not None)
-        return wanted and FEED_QUEUE in worker.app.amqp.queues.consume_from
+        return wanted and FEED_QUEUE in names_of(worker.app.amqp.queues.consume_from)
 
     def start(self, worker: Any) -> None:
         # Models can be imported only now, when Django is set up.
@@ -41,7 +42,7 @@ class FeedStep(StartStopStep):
 
         if settings.FEED == "live" and not settings.CONTACT:
             logger.warning("CONTACT is not set: tell zKillboard who you are, or it may block this board.")
-        holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        holder = _holder(settings.WORKER_ID)
         url = self._given_url or settings.R2Z2_URL
         self._upstream = Zkillboard(url, settings.CONTACT)
         feed = Feed(self._upstream, holder)
@@ -56,3 +57,9 @@ class FeedStep(StartStopStep):
             self._thread.join(STOP_LIMIT)
 
     terminate = stop
+
+
+def _holder(worker_id: str) -> str:
+    """Who holds the lease: no two alike, and told to people. `worker 2 at host:pid:token`, or without the number."""
+    process = f"{socket.gethostname()[:40]}:{os.getpid()}:{secrets.token_hex(3)}"
+    return f"worker {worker_id[:30]} at {process}" if worker_id else process

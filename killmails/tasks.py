@@ -3,16 +3,17 @@
 import logging
 from datetime import timedelta
 
-from celery import shared_task
+from celery import current_app, shared_task
 from django.db.models.functions import Now
 
 from killmails.errors import Outrun, Unacceptable
+from killmails.ingest.dead_letters import collect
 from killmails.ingest.quarantine import replay
 from killmails.models import RejectedKillmail
 
 logger = logging.getLogger(__name__)
 
-LEFT_OVER = timedelta(minutes=1)
+LEFT_OVER = timedelta(seconds=30)
 
 
 @shared_task
@@ -28,7 +29,18 @@ def replay_rejected(rejected_id: int) -> None:
 
 @shared_task
 def sweep_replays() -> None:
-    """Queues again what was queued more than a minute ago and not done: its message was lost."""
-    left_over = RejectedKillmail.objects.filter(state=RejectedKillmail.State.QUEUED, changed_at__lt=Now() - LEFT_OVER)
-    for rejected_id in left_over.values_list("pk", flat=True):
-        replay_rejected.delay(rejected_id)
+    """Queues again what was queued half a minute ago and not done: its message was lost."""
+    queued = RejectedKillmail.objects.filter(state=RejectedKillmail.State.QUEUED)
+    for rejected_id in queued.filter(changed_at__lt=Now() - LEFT_OVER).values_list("pk", flat=True):
+        # Once in each half minute, however long the queue is.
+        if queued.filter(pk=rejected_id, changed_at__lt=Now() - LEFT_OVER).update(changed_at=Now()):
+            replay_rejected.delay(rejected_id)
+
+
+@shared_task
+def collect_dead_letters() -> None:
+    """Carries RabbitMQ's dead letters to the table that the admin shows."""
+    queue = current_app.conf.dead_letters
+    if queue is not None:
+        with current_app.connection_for_read() as connection:
+            collect(queue(connection.default_channel), frozenset(current_app.tasks))

@@ -1,10 +1,10 @@
-"""The admin: shows everything, and repairs what lies in quarantine. Nothing else can be changed here."""
+"""The admin shows everything, and repairs what is in quarantine or among the dead letters; it changes nothing else."""
 
 from django.contrib import admin
 
-from killmails.admin import feed, killmails, rejected, universe
+from killmails.admin import dead_letters, feed, killmails, rejected, universe
 
-__all__ = ["feed", "killmails", "rejected", "universe"]
+__all__ = ["dead_letters", "feed", "killmails", "rejected", "universe"]
 
 admin.site.site_header = "Killboard"
 admin.site.site_title = "Killboard"

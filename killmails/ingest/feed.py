@@ -21,7 +21,7 @@ from django.db.models.functions import Now
 
 from killmails.errors import BadPointer, Outrun, Unacceptable, Unreadable, UpstreamError, UpstreamRefused
 from killmails.ingest import gaps
-from killmails.ingest.lease import FEED, RENEW, STANDBY, give_up_lease, is_mine, take_lease
+from killmails.ingest.lease import FEED, RENEW, STANDBY, give_up_lease, is_mine, take_lease, who_follows
 from killmails.ingest.quarantine import quarantine
 from killmails.ingest.store import store_killmail
 from killmails.models import FeedCursor
@@ -48,6 +48,7 @@ class Feed:
         self._holder = holder
         self._failures = 0
         self._silent_until = 0.0
+        self._standing_by = False
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Whatever goes wrong is logged and tried again."""
@@ -69,7 +70,8 @@ class Feed:
         close_old_connections()
         cursor = take_lease(self._holder)
         if cursor is None:
-            return STANDBY
+            return self._stand_by()
+        self._standing_by = False
         try:
             return self._ask(cursor)
         except UpstreamError as error:
@@ -77,6 +79,12 @@ class Feed:
         except Outrun as error:
             logger.info("%s", error)
             return STANDBY
+
+    def _stand_by(self) -> float:
+        if not self._standing_by:
+            logger.info("Standing by: %s follows the feed.", who_follows())
+        self._standing_by = True
+        return STANDBY
 
     def _ask(self, cursor: FeedCursor) -> float:
         wait = seconds_left(cursor)

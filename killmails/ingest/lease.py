@@ -20,6 +20,7 @@ def take_lease(holder: str) -> FeedCursor | None:
     taken = FeedCursor.objects.filter(free, name=FEED).update(
         # The fence counts holders.
         fence=Case(When(lease_holder=holder, then=F("fence")), default=F("fence") + Value(1)),
+        lease_since=Case(When(lease_holder=holder, then=F("lease_since")), default=Now()),
         lease_holder=holder,
         lease_expires_at=Now() + LEASE,
     )
@@ -34,6 +35,12 @@ def is_mine(cursor: FeedCursor) -> Q:
 def give_up_lease(holder: str) -> None:
     """Lets the next worker begin at once."""
     FeedCursor.objects.filter(name=FEED, lease_holder=holder).update(lease_expires_at=None)
+
+
+def who_follows() -> str:
+    """The holder of the lease and since when, for people."""
+    holder, since = FeedCursor.objects.values_list("lease_holder", "lease_since").get(name=FEED)
+    return f"{holder} since {since:%Y-%m-%d %H:%M:%S} UTC" if since else holder
 
 
 def next_sequence() -> int | None:

@@ -24,7 +24,7 @@ def quarantine(sequence: int, error: Unacceptable, claim: Callable[[], None]) ->
             sequence=sequence,
             killmail_id=error.killmail_id,
             reason=error.reason.value,
-            detail=_storable(error.detail),
+            detail=storable(error.detail),
             raw=error.raw[:KEPT],
         )
     logger.error(
@@ -46,7 +46,7 @@ def replay(rejected_id: int) -> Stored | None:
     try:
         record = parse_package(bytes(rejected.raw), rejected.sequence, datetime.now(UTC))
     except Unacceptable as error:
-        _change(rejected, RejectedKillmail.State.OPEN, reason=error.reason.value, detail=_storable(error.detail))
+        _change(rejected, RejectedKillmail.State.OPEN, reason=error.reason.value, detail=storable(error.detail))
         raise
     if isinstance(record, Placeholder):
         _change(rejected, RejectedKillmail.State.DISCARDED)
@@ -62,6 +62,6 @@ def _change(rejected: RejectedKillmail, state: RejectedKillmail.State, **also: s
         raise Outrun(f"Quarantined package {rejected.pk} was replayed or discarded by somebody else meanwhile.")
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """No database takes NUL or lone surrogates in a text."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()[:500]

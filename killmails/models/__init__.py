@@ -1,5 +1,6 @@
 """The tables. Models fetch nothing and publish nothing."""
 
+from killmails.models.dead_letters import DeadLetter
 from killmails.models.entities import Alliance, Character, Corporation, Entity, Faction
 from killmails.models.feed import FeedCursor, FeedGap, RejectedKillmail
 from killmails.models.killmails import Attacker, Killmail, KillmailPackage
@@ -19,6 +20,7 @@ __all__ = [
     "Character",
     "Constellation",
     "Corporation",
+    "DeadLetter",
     "Entity",
     "Faction",
     "FeedCursor",

@@ -18,6 +18,7 @@ class FeedCursor(models.Model):
     tries = models.PositiveIntegerField(default=0, help_text="How often the next sequence could not be read.")
     last_answer = models.CharField(max_length=200, default="", blank=True)
     lease_holder = models.CharField(max_length=100, default="", blank=True)
+    lease_since = models.DateTimeField(null=True, help_text="Since when this holder has it.")
     lease_expires_at = models.DateTimeField(null=True)
     fence = models.BigIntegerField(default=0)
     placeholders = models.BigIntegerField(default=0, help_text="Packages without a killmail, skipped.")

@@ -161,7 +161,7 @@ def test_broker_that_is_down_leaves_the_rows_to_the_sweeper(admin_client, broker
     response = act(admin_client, "replay_selected", rejected)
     assert time.monotonic() - begun < 15
     assert response.status_code == 200
-    told = "The queue did not take 500 of them; the sweeper finds these within two minutes."
+    told = "The queue did not take 500 of them; the sweeper finds these within a minute."
     assert messages(response) == [f"Marked for replay: 500 packages. {told}"]
     assert set(states()) == {"QUEUED"}
 

@@ -4,7 +4,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 
 from killmails import models
-from killmails.models import FeedCursor, FeedGap
+from killmails.models import DeadLetter, FeedCursor, FeedGap
 from tests.killmails.admin_driver import ADMIN, KILLMAILS, MODELS, REJECTED, log_in, page, reject, store
 
 
@@ -17,7 +17,7 @@ def one_of_each(db):
     models.InventoryCategory.objects.create(pk=7), models.InventoryGroup.objects.create(pk=7)
     FeedCursor.objects.create(name="r2z2", next_sequence=5)
     FeedGap.objects.create(first_sequence=1, last_sequence=2, reason="MISSING")
-    reject()
+    reject(), DeadLetter.objects.create(key="1", reason="rejected", raw=b"")
     rows = {name: models.__dict__[model.__name__].objects.first() for name, model in _models().items()}
     assert killmail.pk == 1
     assert None not in rows.values()

@@ -1,0 +1,86 @@
+"""What our Celery worker does otherwise than Celery's: dead letters instead of lost ones, and an end in time."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from billiard import active_children
+from celery.bootsteps import StartStopStep
+from celery.worker.consumer import Consumer as CeleryConsumer
+from kombu.exceptions import ContentDisallowed, DecodeError
+
+from killboard.queues import DEAD_LETTERS
+
+logger = logging.getLogger(__name__)
+
+SHAPELESS = (ValueError, TypeError, LookupError, AttributeError, RecursionError, DecodeError, ContentDisallowed)
+SOFT_SHUTDOWN = 20.0  # seconds that tasks in hand have, once the worker is asked to end
+
+
+class Consumer(CeleryConsumer):
+    """Refuses what is no task in JSON; RabbitMQ puts it among the dead letters."""
+
+    def create_task_handler(self, *arguments: Any) -> Callable[[Any], None]:
+        """Celery itself would acknowledge some of these, and others would end one worker after the other."""
+        handle = super().create_task_handler(*arguments)
+
+        def handle_or_refuse(message: Any) -> None:
+            try:
+                _check_shape(message)
+            except SHAPELESS as error:
+                logger.error("A message that is no task (%s) is a dead letter now.", type(error).__name__)
+                message.reject_log_error(logger, self.connection_errors)
+            else:
+                handle(message)
+
+        return handle_or_refuse
+
+
+def _check_shape(message: Any) -> None:
+    """Raises one of SHAPELESS unless this is a task message of version 2 with a body in JSON.
+
+    Source: https://docs.celeryq.dev/en/stable/internals/protocol.html
+    """
+    headers = message.headers
+    if not (isinstance(headers["task"], str) and isinstance(headers["id"], str)):
+        raise TypeError("task and id must be text")
+    arguments, named, _ = message.payload  # refuses every content type but JSON
+    if not (isinstance(arguments, list) and isinstance(named, dict)):
+        raise TypeError("the arguments must be a list and an object")
+    hard, soft = headers.get("timelimit") or (None, None)
+    if not all(isinstance(limit, int | float | None) for limit in (hard, soft)):
+        raise TypeError("time limits must be numbers")
+
+
+class DeadLetterStep(StartStopStep):
+    """The queue of dead letters is there before the first of them."""
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def include_if(self, consumer: Any) -> bool:
+        return consumer.app.conf.dead_letters is not None
+
+    def start(self, consumer: Any) -> None:
+        with consumer.connection.channel() as channel:
+            DEAD_LETTERS(channel).declare()
+
+
+def end_in_time(how: str, **_: object) -> None:
+    """A warm shutdown waits for tasks without bound. What is not done by then goes back to the queue."""
+    if how == "Warm":
+        clock = threading.Timer(SOFT_SHUTDOWN, _give_back)
+        clock.daemon = True
+        clock.start()
+
+
+def _give_back() -> None:
+    """RabbitMQ gives the messages of a connection that is gone to the next worker."""
+    logger.warning("Tasks are not done after %.0f s; they go back to the queue.", SOFT_SHUTDOWN)
+    for child in active_children():
+        with suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
+    os._exit(1)
