@@ -1,6 +1,6 @@
 """`python -m tests.services.run`: pytest with the three real services, and again the embedded way.
 
-Without a path there are two lanes side by side, each with services of its own: most tests wait more than they work.
+Without a path there are three lanes side by side, each with services of its own: most tests wait more than they work.
 """
 
 import argparse
@@ -51,14 +51,15 @@ def main(arguments: list[str]) -> int:
     for signum in SIGNALS:
         signal.signal(signum, _interrupt)
     try:
-        if options.lane == 2:
-            codes = [_run_with_services(options, [*pytest_arguments, BOARDS])]
-            return _worst([*codes, _run_embedded(options, pytest_arguments)])
+        if options.lane:
+            return _run_with_services(options, [*pytest_arguments, *_boards(options.lane)])
         if _names_a_path(pytest_arguments):
             return _run_with_services(options, pytest_arguments)
-        with _second_lane(arguments) as finish:
+        if options.long:  # one after the other: its tests compare times
+            return _worst([_run_with_services(options, pytest_arguments), _run_embedded(options, pytest_arguments)])
+        with _lane(1, arguments) as finish_first, _lane(2, arguments) as finish_second:
             code = _run_with_services(options, [*pytest_arguments, f"--ignore={BOARDS}"])
-            return _worst([code, finish()])
+            return _worst([code, _run_embedded(options, pytest_arguments), finish_first(), finish_second()])
     except Interrupted as interrupted:
         return 128 + interrupted.signum
     except ServiceError as error:
@@ -69,7 +70,7 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="./test", allow_abbrev=False, epilog="All else is given to pytest.")
     parser.add_argument("--long", action="store_true", help="run the tests that take minutes, too (LONG=1)")
-    parser.add_argument("--lane", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--lane", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("-m", dest="mark", metavar="MARKEXPR", help="as in pytest")
     return parser.parse_known_args(arguments)
 
@@ -79,19 +80,25 @@ def _worst(codes: list[int]) -> int:
     return max((code for code in codes if code != NOTHING_COLLECTED), default=NOTHING_COLLECTED)
 
 
+def _boards(lane: int) -> list[str]:
+    """Every second file of the boards' tests: about half of their time."""
+    files = sorted((ROOT / BOARDS).glob("test_*.py"))
+    return [str(file.relative_to(ROOT)) for file in files[lane - 1 :: 2]]
+
+
 @contextlib.contextmanager
-def _second_lane(arguments: list[str]) -> Iterator[Callable[[], int]]:
-    """Another one of us with the boards and the embedded way; what it prints comes when `finish` is called."""
+def _lane(number: int, arguments: list[str]) -> Iterator[Callable[[], int]]:
+    """Another one of us with half of the boards; what it prints comes when `finish` is called."""
     with _guarded_folder() as (folder, guard):
         log = folder / "log"
         with log.open("wb") as output:
-            command = [sys.executable, "-m", "tests.services.run", "--lane=2", *arguments]
+            command = [sys.executable, "-m", "tests.services.run", f"--lane={number}", *arguments]
             process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         guard.watch(process.pid)
 
         def finish() -> int:
             code = process.wait()
-            print("\n./test: meanwhile, whole boards, and the embedded way\n", flush=True)
+            print(f"\n./test: meanwhile, whole boards ({number} of 2)\n", flush=True)
             sys.stdout.write(log.read_text(errors="replace"))
             sys.stdout.flush()
             return _exit_code(code)
