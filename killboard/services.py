@@ -16,6 +16,8 @@ from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from kombu import Connection
 
+from killboard.checks import obey_checks
+
 logger = logging.getLogger(__name__)
 
 LIMIT = 5  # seconds for each service
@@ -30,11 +32,13 @@ class ServiceError(Exception):
 
 
 @cache
-def require_services() -> None:
-    """Ends the process when a service that is set does not answer (exit code 2), or lacks its tables (5).
+def require_services(kind: str = "server") -> None:
+    """Ends the process when a check refuses it or a service that is set does not answer (exit code 2), or lacks its
+    tables (5).
 
-    Asks once in a process.
+    Asks once in a process: a `server`, `worker` or `beat`.
     """
+    obey_checks(kind)
     ask_services(_ask_for_tables)
     pubsub = "Redis (distributed)" if settings.USE_REDIS_PUBSUB else "In-memory (single process only)"
     logger.info("PubSub: %s", pubsub)

@@ -14,8 +14,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from killmails.recording.server import RecordingServer, load_recording
-from tests.e2e.processes import Board, Process
+from tests.e2e.processes import BIN, Board, Process
 from tests.e2e.subscribers import GqlSubscriber
+from tests.services.service import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -174,14 +175,38 @@ def test_services_that_do_not_answer_are_named_without_their_password(embedded: 
         "RABBITMQ_URL": "amqp://user:hunter2@127.0.0.1:1/",
     }
     assert embedded.manage("migrate", FEED="off").returncode == 0
-    for command in (["runserver", "--noreload"], ["serve"]):
-        for name, address in addresses.items():
-            result = embedded.manage(*command, **{name: address, "FEED": "off", "DEBUG": "true"})
-            assert (result.returncode, result.stdout) == (2, "")
-            refusal = result.stderr.splitlines()[-1]
-            assert refusal.startswith(f"killboard does not start: {name}: 127.0.0.1:1 does not answer")
-            assert "hunter2" not in result.stderr
-            assert "Traceback" not in result.stderr
+    cases = [(["serve"], name) for name in addresses] + [(["runserver", "--noreload"], "REDIS_URL")]
+    for command, name in cases:
+        result = embedded.manage(*command, **{name: addresses[name], "FEED": "off", "DEBUG": "true"})
+        assert (result.returncode, result.stdout) == (2, "")
+        refusal = result.stderr.splitlines()[-1]
+        assert refusal.startswith(f"killboard does not start: {name}: 127.0.0.1:1 does not answer")
+        assert "hunter2" not in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_no_second_process_joins_a_board_in_memory_but_commands_work_beside_it(board: Board) -> None:
+    serve = board.processes[0]
+    serve.wait_for("PubSub: In-memory (single process only)")
+    celery = [str(BIN / "celery"), "-A", "killboard"]
+    commands = {
+        "second-serve": [*board.serve_command, f"--port={free_port()}"],
+        "second-uvicorn": [str(BIN / "uvicorn"), "killboard.asgi:application", f"--port={free_port()}"],
+        "second-worker": [*celery, "worker", "-Q", "feed"],
+        "second-beat": [*celery, "beat"],
+    }
+    processes = [board.start(name, *command) for name, command in commands.items()]
+    for process in processes:
+        assert process.popen.wait(60) == 2, process.end_of_log()
+        assert process.end_of_log().splitlines()[-1] == (
+            "killboard does not start: killboard.E002: PubSub is In-memory (single process only), and another one of "
+            f"this board runs (server, process {serve.popen.pid}): neither would hear the other. "
+            "Set REDIS_URL for both, or stop the other one."
+        )
+        assert "Traceback" not in process.log.read_text()
+    for command in (["migrate", "--check"], ["check"], ["graphql_schema", "--out", str(board.folder / "schema")]):
+        result = board.manage(*command)
+        assert (result.returncode, result.stderr) == (0, ""), command
 
 
 def test_missing_tables_are_named_before_anything_starts(embedded: Board) -> None:

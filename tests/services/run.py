@@ -145,7 +145,7 @@ def _run_embedded(options: argparse.Namespace, arguments: list[str]) -> int:
         return 0
     print("\n./test: once more without the services: SQLite, and all in one process", flush=True)
     # Empty, not absent: a .env file of the developer must not bring them back.
-    nothing = {"DATABASE_URL": "", "REDIS_URL": "", "RABBITMQ_URL": "", "USE_REDIS_PUBSUB": "false"}
+    nothing = {"DATABASE_URL": "", "REDIS_URL": "", "RABBITMQ_URL": "", "USE_REDIS_PUBSUB": "false", "DEBUG": "true"}
     ignored = [f"--ignore={path}" for path in SERVE_BOTH_WAYS]
     mark = f"({options.mark}) and not services" if options.mark else "not services"
     return _run_pytest(options, nothing, [*arguments, "-m", mark, *ignored, *folders])
