@@ -1,10 +1,11 @@
 """The Celery application: queues, schedule, and the feed as a part of each worker that serves the feed's queue."""
 
+import logging
 import os
 
 from celery import Celery
 from celery.schedules import schedule
-from celery.signals import beat_init, worker_init, worker_shutting_down
+from celery.signals import beat_init, setup_logging, worker_init, worker_shutting_down
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "killboard.settings")
 
@@ -77,6 +78,13 @@ app.autodiscover_tasks(["killmails"])
 app.steps["worker"].add(FeedStep)
 app.steps["consumer"].add(DeadLetterStep)
 worker_shutting_down.connect(end_in_time)
+
+
+@setup_logging.connect
+def _log_like_the_others(loglevel: int, **_: object) -> None:
+    """Celery's own handlers would hide no secrets; `-l` is for its own loggers. What is printed is logged, too."""
+    logging.getLogger("celery").setLevel(loglevel)
+    app.log.redirect_stdouts()
 
 
 @worker_init.connect

@@ -9,6 +9,7 @@ from typing import Any
 import dj_database_url
 
 from killboard.environment import Environment, SettingError, masked, misspelt, read_dotenv, split_address
+from killboard.logs import logging_config
 from killboard.redis_address import EXAMPLES, RedisAddress, read_redis_address
 from realtime.origin import Origins
 
@@ -243,17 +244,8 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {
-        "django": {"handlers": [], "propagate": True},  # else each of its lines comes twice
-        **{name: {"level": _settings["LOG_LEVEL"]} for name in ("killboard", "killmails", "realtime", "health")},
-    },
-}
+LOGGING_CONFIG = "killboard.logs.configure"
+LOGGING = logging_config(_settings["LOG_LEVEL"], _settings["LOG_FORMAT"])
 
 for _warning in _warnings:
     logging.getLogger("killboard.settings").warning(_warning)

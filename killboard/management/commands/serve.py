@@ -187,5 +187,6 @@ class _Server(uvicorn.Server):
 
 def _serve(listening: socket.socket) -> None:
     """Until Ctrl-C or SIGTERM."""
-    config = uvicorn.Config("killboard.asgi:application", **UVICORN, log_level="warning", timeout_graceful_shutdown=3)
+    log: dict[str, Any] = {"log_config": None, "log_level": "warning"}  # else its handlers would replace ours
+    config = uvicorn.Config("killboard.asgi:application", **UVICORN, **log, timeout_graceful_shutdown=3)
     asyncio.run(_Server(config).serve(sockets=[listening]))
