@@ -116,6 +116,10 @@ class Endpoint:
         result: bytes = await _in_thread(self._queries, execute)
         return result.decode()
 
+    def facts(self) -> dict[str, Any]:
+        """What this process tells of itself to those who watch. From any thread."""
+        return {"sockets": len(self._consumers), **self.hub.facts()}
+
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Runs it to its end, whatever becomes of the socket."""
         task = asyncio.get_running_loop().create_task(coroutine)

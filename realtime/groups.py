@@ -125,6 +125,10 @@ class Groups:
                 found |= self._by_key.get(key, frozenset())
         return list(found)
 
+    def __len__(self) -> int:
+        """How many are told different things."""
+        return len(self._groups)
+
     def __iter__(self) -> Iterator[Subscription]:
         for group in list(self._groups.values()):
             yield from list(group.members)

@@ -9,7 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from realtime.doorbell import Listener
 from realtime.groups import Fail, Fields, Group, Groups, Offer, State, Subscription, offer_all
@@ -35,7 +35,7 @@ class HubUnavailable(Exception):
 
 
 class Hub:
-    """Belongs to one event loop, and starts with its first subscriber.
+    """Belongs to one event loop. Starts with `start`, with the first subscriber at the latest.
 
     `furthest`: how many events a subscription may be behind.
     """
@@ -65,7 +65,7 @@ class Hub:
         `offer` says whether there was room; where there was none, `rejoin` goes on from there. Raises HubUnavailable,
         and Refused for a token from which the stream cannot go on.
         """
-        self._start()
+        self.start()
         try:
             async with asyncio.timeout(START_LIMIT):
                 await self._ready.wait()
@@ -118,9 +118,20 @@ class Hub:
         live = subscription.state is State.LIVE
         return Head(self._head.epoch, max(subscription.position, self._head.position if live else 0))
 
+    def facts(self) -> dict[str, Any]:
+        """Where it is in the log, and how many it feeds. From any thread."""
+        head = self._head
+        return {
+            "epoch": head.epoch if head else None,
+            "position": head.position if head else None,
+            "subscriptions": len(self._all),
+            "groups": len(self._groups),
+        }
+
     # The one task
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """In the hub's loop; twice does no harm."""
         if not self._tasks:
             listener = Listener(self._woken, lambda: self._head.position if self._head else 0)
             self._tasks = [asyncio.create_task(one) for one in (listener.run(), self._run(), self._tell_places())]

@@ -76,7 +76,7 @@ def fresh(monkeypatch, settings):
     """No loop of another test; a layer in memory."""
     settings.CHANNEL_LAYERS = MEMORY
     monkeypatch.setattr(doorbell, "_ringer", doorbell._Ringer())
-    monkeypatch.setattr(doorbell, "_listening_loop", None)
+    monkeypatch.setattr(doorbell, "_listener", None)
 
 
 @pytest.fixture
