@@ -36,6 +36,7 @@ MISSING_LIMIT = timedelta(seconds=60)  # then we look whether the feed has gone 
 BROKEN_WAIT = 5.0  # seconds after a fault of our own
 BANNED_WAIT = 600.0  # seconds after a 403: blocks last up to an hour
 POINTER_SILENCE = 600.0  # seconds between two complaints about the pointer
+BEHIND = 60.0  # seconds without a 404 after which we want to know how far; and how often
 LIMITED_WAIT = 60.0  # seconds after a 429 that names no time
 BACKOFF = (6.0, 60.0)  # seconds, first and longest, after an upstream in trouble
 
@@ -49,6 +50,7 @@ class Feed:
         self._failures = 0
         self._silent_until = 0.0
         self._standing_by = False
+        self._measured = time.monotonic()  # when we knew last how far behind we are: not at all after a 404
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Whatever goes wrong is logged and tried again."""
@@ -94,6 +96,8 @@ class Feed:
             return 0.0 if owed else min(wait, RENEW)
         if cursor.next_sequence is None:
             return self._begin()
+        if time.monotonic() - self._measured >= BEHIND:
+            self._measure()
         try:
             raw = self._upstream.fetch_package(cursor.next_sequence)
             self._failures = 0
@@ -110,6 +114,16 @@ class Feed:
         FeedCursor.objects.filter(name=FEED, next_sequence=None).update(next_sequence=sequence, moved_at=Now())
         logger.info("The feed begins at sequence %d.", sequence)
         return 0.0
+
+    def _measure(self) -> None:
+        """How far the feed is, for those who watch us catch up; a pointer that is nonsense changes nothing."""
+        self._measured = time.monotonic()
+        try:
+            pointer = self._upstream.fetch_pointer()
+        except BadPointer as error:
+            logger.warning("%s It is not known how far behind we are.", error)
+        else:
+            FeedCursor.objects.filter(name=FEED).update(pointer=pointer, pointer_at=Now())
 
     def _take(self, cursor: FeedCursor, record: KillmailRecord | Placeholder) -> float:
         sequence = cursor.next_sequence
@@ -137,6 +151,7 @@ class Feed:
 
     def _missing(self, cursor: FeedCursor) -> float:
         """A 404: not there yet; or, after a while, never."""
+        self._measured = time.monotonic()
         if cursor.missing_since is None:
             return leave_alone(cursor, ASK_AGAIN, NOT_YET, missing_since=Now())
         if database_now() - cursor.missing_since < MISSING_LIMIT:

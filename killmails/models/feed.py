@@ -24,6 +24,8 @@ class FeedCursor(models.Model):
     placeholders = models.BigIntegerField(default=0, help_text="Packages without a killmail, skipped.")
     ignored_updates = models.BigIntegerField(default=0, help_text="sequence_updated that made no sense.")
     moved_at = models.DateTimeField(null=True)
+    pointer = models.BigIntegerField(null=True, help_text="The feed's own word of where it is, up to 51 behind.")
+    pointer_at = models.DateTimeField(null=True, help_text="When it was read; only while we are behind.")
 
     def __str__(self) -> str:
         return f"Feed {self.name} at {self.next_sequence}"
