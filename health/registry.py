@@ -36,7 +36,7 @@ class _Heart:
     """The thread of one process, or of one part of it where several share a process."""
 
     def __init__(self, kind: str, name: str, queues: Iterable[str], facts: Facts) -> None:
-        self._id = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.id = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._kind = kind
         self._name = name[:200]
         self._queues = sorted(queues)
@@ -58,7 +58,7 @@ class _Heart:
             self._try(self._beat)
             if self._stop.wait(AGAIN if self._failing else BEAT):
                 break
-        self._try(lambda: Process.objects.filter(pk=self._id).delete())
+        self._try(lambda: Process.objects.filter(pk=self.id).delete())
         connections["default"].close()
 
     def _try(self, write: Callable[[], object]) -> None:
@@ -72,15 +72,15 @@ class _Heart:
             connections["default"].close()
 
     def _beat(self) -> None:
-        now = {"redis": identity(), "facts": self._told(), "seen_at": Now()}
-        if not Process.objects.filter(pk=self._id).update(**now):
+        now = {"redis": identity(), "facts": self.told(), "seen_at": Now()}
+        if not Process.objects.filter(pk=self.id).update(**now):
             began = Now() - timedelta(seconds=time.monotonic() - self._began)
-            Process.objects.create(pk=self._id, **self._named(), started_at=began, **now)
+            Process.objects.create(pk=self.id, **self._named(), started_at=began, **now)
         if time.monotonic() - self._swept >= SWEEP:
             self._swept = time.monotonic()
             Process.objects.filter(seen_at__lt=Now() - KEPT).delete()
 
-    def _told(self) -> dict[str, Any]:
+    def told(self) -> dict[str, Any]:
         try:
             return self._facts()
         except Exception:
@@ -112,6 +112,18 @@ def stop(kind: str) -> None:
         heart = _hearts.pop(kind, None)
     if heart is not None:
         heart.stop()
+
+
+def told(kind: str) -> dict[str, Any] | None:
+    """The facts of this very process, as they are now; None where it is no such process."""
+    heart = _hearts.get(kind)
+    return None if heart is None else heart.told()
+
+
+def id_of(kind: str) -> str | None:
+    """The key of the row of this process."""
+    heart = _hearts.get(kind)
+    return None if heart is None else heart.id
 
 
 def _forget() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from enum import StrEnum
@@ -41,6 +42,9 @@ class Stored(StrEnum):
     KNOWN = "known"
 
 
+outcomes: Counter[str] = Counter()  # of this process
+
+
 def store_killmail(record: KillmailRecord, claim: Callable[[], None] | None = None) -> Stored:
     """Stores the killmail with an event in the log, then rings the doorbell.
 
@@ -63,6 +67,7 @@ def store_killmail(record: KillmailRecord, claim: Callable[[], None] | None = No
         if stored is not Stored.KNOWN:
             kind = events.ADDED if stored is Stored.ADDED else events.UPDATED
             position = events.append(kind, record.killmail_id)
+    outcomes[stored] += 1
     if position is not None:
         doorbell.ring(position)
     return stored

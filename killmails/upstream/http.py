@@ -7,6 +7,7 @@ proxies and passwords of the environment are not used.
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ BODY_CAP = 5 * 1024 * 1024  # bytes after decompression; the largest real body h
 KEPT = 1024 * 1024  # bytes of a refused body that are kept
 PATIENCE = 24 * 3600.0  # seconds; who asks us to stay away for longer does not mean it
 CHUNK = 8 * 1024
+
+answers: Counter[str] = Counter()  # of this process: questions by status, or "none" where no answer came
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,17 @@ class Client:
         """Raises UpstreamUnreachable, UpstreamRefused (any status but 200 and 404), Unacceptable (TOO_LARGE),
         Unreadable (cannot be unpacked).
         """
+        status = "none"
         with self._wire.cut_after(self._deadline):
             try:
                 with self._session.get(url, stream=True, allow_redirects=False, timeout=self._deadline) as response:
+                    status = str(response.status_code)
                     return self._read(response)
             except (requests.RequestException, HTTPError, OSError) as error:
+                status = "none"
                 raise UpstreamUnreachable(f"{url}: {self._cause(error)}") from error
+            finally:
+                answers[status] += 1
 
     def hang_up(self) -> None:
         """From another thread: ends the question under way."""
