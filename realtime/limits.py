@@ -126,6 +126,12 @@ def client_address(peer: str, forwarded_for: list[str], trusted_proxies: int) ->
     return str(_parsed(entry) or peer)
 
 
+def is_loopback(address: str) -> bool:
+    """Whether that is this machine. False for what is no address."""
+    parsed = _parsed(address)
+    return parsed is not None and parsed.is_loopback
+
+
 def _counted(address: str) -> str | None:
     """What an address counts as; None for this machine, where a proxy would lock everybody out."""
     parsed = _parsed(address)

@@ -1,0 +1,46 @@
+"""The database: does it answer, has it this version's tables; and how to ask it from a thread that may hang."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from django.conf import settings
+from django.db import connections
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
+
+from health.connection import use_own_connection
+from health.part import Part, State, ok
+
+WHERE = "DATABASE_URL" if settings.DATABASE_URL else "DATA_DIR"
+AWAY = f"The database does not answer: start it, or correct {WHERE}."
+UNKNOWN = "This cannot be told until the database is there, with its tables."
+MIGRATE = "Run `python manage.py migrate`, then restart what still runs an older version."
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """A connection for one question: that there is one to be had is a part of the answer."""
+    use_own_connection()
+    try:
+        yield
+    finally:
+        connections["default"].close()
+
+
+def check() -> Part:
+    with asking():
+        missing = missing_migrations()
+    engine = "PostgreSQL" if settings.DATABASE_URL else "SQLite"
+    facts = {"engine": engine, "missing_migrations": missing}
+    return Part(State.DOWN, MIGRATE, True, facts) if missing else ok(True, **facts)
+
+
+def missing_migrations() -> int:
+    applied = set(MigrationRecorder(connections["default"]).applied_migrations())
+    return len(_all_migrations() - applied)
+
+
+@cache
+def _all_migrations() -> frozenset[tuple[str, str]]:
+    return frozenset(MigrationLoader(None).disk_migrations)

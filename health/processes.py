@@ -1,0 +1,144 @@
+"""The processes of the board, as each tells of itself: workers, beat, and the hubs of the servers."""
+
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db.models.functions import Now
+
+from health import redis, registry
+from health.database import UNKNOWN, asking
+from health.models import ALIVE, Process
+from health.part import Part, State, ok
+from health.probe import silent
+from killmails.models import KillmailEvent, LogHead
+
+MISSED = timedelta(minutes=10)  # for so long we miss a worker that ended without a word and did not come back
+SETTLED = 15.0  # seconds until all have told of a Redis that is another one now
+LATE = 5.0  # seconds that a hub may take for an event; it looks each second
+
+WORKERS_UNKNOWN = silent(UNKNOWN, needed=True)
+START_FEED = "No worker follows the feed: start one, `celery -A killboard worker -Q feed`."
+START_BULK = "No worker does the tasks: start one, `celery -A killboard worker -Q bulk`."
+START_BEAT = "Beat does not run, so nothing is swept up: start it, `celery -A killboard beat`."
+START_SERVER = "No server runs: start one, `uvicorn killboard.asgi:application`."
+RESTART_HUB = "{} does not read the log: look into its log, and restart it."
+
+
+class Redises:
+    """Which processes are on another Redis than this one; says nothing while that may still be settling."""
+
+    def __init__(self) -> None:
+        self._own = ""
+        self._since = float("-inf")
+
+    def look(self) -> None:
+        own = redis.identity()
+        if self._own and own != self._own:
+            self._since = time.monotonic()
+        self._own = own
+
+    def where(self, row: dict[str, Any]) -> str:
+        """In one word."""
+        if row["redis"] in (redis.NONE, redis.AWAY):
+            return {redis.NONE: "none", redis.AWAY: "away"}[row["redis"]]
+        return "same" if row["redis"] == self._own else "other"
+
+    def hint(self, rows: list[dict[str, Any]]) -> str:
+        if not self._own or time.monotonic() - self._since < SETTLED:
+            return ""
+        for row in rows:
+            if self.where(row) == "away" or row["redis"] == self._own:
+                continue
+            return f"{row['name']} is on another Redis than this process: run `python manage.py diagnose_redis`."
+        return ""
+
+
+redises = Redises()
+
+
+def check_workers() -> Part:
+    with asking():
+        rows = _rows("worker")
+        redises.look()
+    alive = [row for row in rows if row["alive"]]
+    facts = {"workers": [_worker(row) for row in rows if row["alive"] or _is_missed(row, alive)]}
+    served = {queue for row in alive for queue in row["queues"]}
+    if "feed" not in served and settings.FEED != "off":
+        return Part(State.DOWN, START_FEED, True, facts)
+    hint = "" if "bulk" in served else START_BULK
+    for row in rows:
+        if not hint and _is_missed(row, alive):
+            hint = f"{row['name']} ended without a word: read its log, and start it again."
+    hint = hint or redises.hint(alive)
+    return Part(State.DEGRADED if hint else State.OK, hint, True, facts)
+
+
+def _rows(kind: str) -> list[dict[str, Any]]:
+    """Those that live, and those that lived lately; each with `age`, the seconds since its last heartbeat."""
+    rows = Process.objects.filter(kind=kind, seen_at__gte=Now() - MISSED).annotate(now=Now()).order_by("name", "pk")
+    return [row | {"age": _age(row), "alive": _age(row) <= ALIVE.total_seconds()} for row in rows.values()]
+
+
+def _age(row: dict[str, Any]) -> float:
+    return max(0.0, round((row["now"] - row["seen_at"]).total_seconds(), 1))
+
+
+def _is_missed(row: dict[str, Any], alive: list[dict[str, Any]]) -> bool:
+    """One that came back has the same name."""
+    return not row["alive"] and row["name"] not in {other["name"] for other in alive}
+
+
+def _worker(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "worker_id": row["worker_id"],
+        "name": row["name"],
+        "queues": row["queues"],
+        "alive": row["alive"],
+        "last_heartbeat_seconds": row["age"],
+        "redis": redises.where(row),
+        "counted": row["facts"],
+    }
+
+
+def check_beat() -> Part:
+    with asking():
+        alive = [row for row in _rows("beat") if row["alive"]]
+    facts: dict[str, Any] = {
+        "running": len(alive),
+        "last_heartbeat_seconds": min((row["age"] for row in alive), default=None),
+    }
+    return ok(**facts) if alive else Part(State.DEGRADED, START_BEAT, False, facts)
+
+
+def check_hubs() -> Part:
+    """Of this process as it is now; of the others as they last told."""
+    with asking():
+        head = LogHead.objects.get(pk=1)
+        own, rows = registry.told("server"), [row for row in _rows("server") if row["alive"]]
+        others = [row for row in rows if row["id"] != registry.id_of("server")]
+        redises.look()
+        late = [row["name"] for row in others if _is_late(row["facts"], head, row["seen_at"])]
+        if own is not None and _is_late(own, head, None):
+            late.insert(0, "This server")
+    facts: dict[str, Any] = {"epoch": head.epoch, "head": head.position, **_numbers(own or {})}
+    facts["servers"] = [{"name": row["name"], "redis": redises.where(row), **_numbers(row["facts"])} for row in others]
+    if own is None and not others:
+        hint = START_SERVER
+    else:
+        hint = RESTART_HUB.format(late[0]) if late else redises.hint(others)
+    return Part(State.DEGRADED if hint else State.OK, hint, False, facts)
+
+
+def _numbers(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: facts.get(name) for name in ("position", "sockets", "groups", "subscriptions")}
+
+
+def _is_late(facts: dict[str, Any], head: LogHead, told_at: datetime | None) -> bool:
+    """Whether the next event after its place had been there for a while when it told; now, where `told_at` is None."""
+    position = facts.get("position")
+    if facts.get("epoch") != head.epoch or position is None or position >= head.position:
+        return False
+    event = KillmailEvent.objects.filter(position=position + 1).annotate(now=Now()).values("created_at", "now").first()
+    return event is not None and ((told_at or event["now"]) - event["created_at"]).total_seconds() > LATE

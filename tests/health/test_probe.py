@@ -1,0 +1,134 @@
+"""Asking a part that hangs, fails, or is asked a thousand times."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from health import probe as probe_module
+from health.part import Part, State, ok, overall
+from health.probe import Probe, silent
+
+AWAY = silent("Start it.", needed=True)
+
+
+class Asked:
+    """A part that can be frozen. Counts the threads that it holds, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.going = threading.Event()
+        self.going.set()
+        self.count = self.inside = self.most_inside = 0
+
+    def __call__(self) -> Part:
+        self.count += 1
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        self.going.wait(20)
+        self.inside -= 1
+        return ok(number=self.count)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    monkeypatch.setattr(probe_module, "KEPT", 0.02)
+    asked = Asked()
+    yield asked
+    asked.going.set()
+
+
+async def ask_for_a_while(probe: Probe, rounds: int) -> list[Part]:
+    answers = []
+    for _ in range(rounds):
+        answers += await asyncio.gather(*(probe.answer() for _ in range(1000)))
+        await asyncio.sleep(0.03)
+    return answers
+
+
+def test_an_answer_holds_for_everybody_who_asks_meanwhile(asked, monkeypatch) -> None:
+    monkeypatch.setattr(probe_module, "KEPT", 60.0)
+    answers = asyncio.run(ask_for_a_while(Probe("part", asked, AWAY), 3))
+    assert answers == [ok(number=1)] * 3000
+
+
+def test_after_a_while_it_is_asked_again(asked) -> None:
+    answers = asyncio.run(ask_for_a_while(Probe("part", asked, AWAY), 3))
+    assert [answer.facts["number"] for answer in answers[::1000]] == [1, 2, 3]
+
+
+def test_a_frozen_part_costs_one_thread_however_often_it_is_asked(asked) -> None:
+    asked.going.clear()
+    begun = time.monotonic()
+    answers = asyncio.run(ask_for_a_while(Probe("part", asked, AWAY, limit=0.05), 5))
+    assert answers == [AWAY] * 5000
+    assert (asked.count, asked.most_inside) == (1, 1)
+    assert time.monotonic() - begun < 10
+
+
+def test_one_that_begins_a_thread_for_each_question_would_be_found(asked) -> None:
+    class Forgetful(Probe):
+        async def _wait(self) -> Part:
+            self._asked = None
+            return await super()._wait()
+
+    asked.going.clear()
+    asyncio.run(ask_for_a_while(Forgetful("part", asked, AWAY, limit=0.05), 5))
+    assert asked.most_inside == 5
+
+
+def test_a_part_that_goes_on_is_asked_anew(asked) -> None:
+    async def freeze_and_thaw() -> list[Part]:
+        probe = Probe("part", asked, AWAY, limit=0.05)
+        asked.going.clear()
+        frozen = await probe.answer()
+        asked.going.set()
+        while asked.inside:  # noqa: ASYNC110  (it is a thread that we wait for)
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.03)
+        probe._limit = 5.0
+        return [frozen, await probe.answer()]
+
+    assert asyncio.run(freeze_and_thaw()) == [AWAY, ok(number=2)]
+
+
+def test_an_error_is_told_once_by_its_kind_and_its_text_nowhere(caplog) -> None:
+    def broken() -> Part:
+        raise ValueError("hunter2")
+
+    async def ask() -> list[Part]:
+        probe = Probe("part", broken, AWAY)
+        first = await probe.answer()
+        probe._last = None
+        return [first, await probe.answer()]
+
+    assert asyncio.run(ask()) == [AWAY, AWAY]
+    assert [record.getMessage() for record in caplog.records] == ["Health of part: ValueError."]
+
+
+def test_who_gives_up_waiting_takes_the_answer_from_nobody(asked) -> None:
+    async def ask() -> Part:
+        probe = Probe("part", asked, AWAY, limit=5.0)
+        asked.going.clear()
+        impatient = asyncio.create_task(probe.answer())
+        patient = asyncio.create_task(probe.answer())
+        await asyncio.sleep(0.02)
+        impatient.cancel()
+        asked.going.set()
+        return await patient
+
+    assert asyncio.run(ask()) == ok(number=1)
+
+
+@pytest.mark.parametrize(
+    ("needed", "other", "whole"),
+    [
+        (State.OK, State.OK, State.OK),
+        (State.OK, State.DEGRADED, State.DEGRADED),
+        (State.OK, State.DOWN, State.DEGRADED),
+        (State.DEGRADED, State.OK, State.DEGRADED),
+        (State.DOWN, State.OK, State.DOWN),
+    ],
+)
+def test_the_whole_is_down_when_a_needed_part_is(needed, other, whole) -> None:
+    assert overall({"a": Part(needed, needed=True), "b": Part(other)}) is whole
