@@ -39,17 +39,26 @@ def require_services(kind: str = "server") -> None:
     Asks once in a process: a `server`, `worker` or `beat`.
     """
     obey_checks(kind)
-    ask_services(_ask_for_tables)
+    _ask(_ask_database, _ask_redis, _ask_rabbitmq, _ask_for_tables)
     pubsub = "Redis (distributed)" if settings.USE_REDIS_PUBSUB else "In-memory (single process only)"
     logger.info("PubSub: %s", pubsub)
 
 
-def ask_services(*also: Callable[[], None]) -> None:
+def ask_services() -> None:
     """Ends the process with exit code 2 when a service that is set does not answer."""
+    _ask(_ask_database, _ask_redis, _ask_rabbitmq)
+
+
+def explain_database(tables: bool) -> None:
+    """Ends the process when the database is away (exit code 2) or, asked for `tables`, lacks some of them (5)."""
+    _ask(_ask_database, *([_ask_for_tables] if tables else []))
+
+
+def _ask(*asks: Callable[[], None]) -> None:
     try:
         # In a thread: servers import us from within their event loop, where Django's database refuses to work.
         with ThreadPoolExecutor(max_workers=1) as thread:
-            for ask in (_ask_database, _ask_redis, _ask_rabbitmq, *also):
+            for ask in asks:
                 thread.submit(ask).result()
     except ServiceError as error:
         print(f"killboard does not start: {error}", file=sys.stderr)

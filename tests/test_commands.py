@@ -1,17 +1,25 @@
-"""./run and ./test, each in a copy of its own: what they set up, and what they say when they cannot."""
+"""./run and ./test, each in a copy of its own, and `manage.py`: what they do, and what they say when they cannot."""
 
 import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
+from django.core.management import BaseCommand, CommandError, call_command, get_commands
+from django.core.management.base import CommandParser
+
+import manage
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ["bash", "cat", "cmp", "dirname", "env", "flock", "grep", "id", "mktemp", "mv", "rm", "sh", "tail"]
@@ -206,3 +214,120 @@ def test_each_pinned_package_has_a_hash_and_no_index_is_named(name: str) -> None
     lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
     assert lines
     assert [line for line in lines if not re.match(r"[a-z0-9-]+==[^ ]+ .*--hash=sha256:[0-9a-f]{64}", line)] == []
+
+
+# manage.py
+
+OURS = sorted(name for name, app in get_commands().items() if app in ("killboard", "killmails", "realtime", "health"))
+# These make the tables, need none, or tell that they are missing.
+WITHOUT_TABLES = {"serve", "serve_recording", "diagnose", "diagnose_redis", "test_redis_pubsub"}
+Started = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Started]:
+    """Starts a command, in an empty SQLite database of its own; several at once take less time."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, stdout: int = subprocess.PIPE, **env: str) -> subprocess.Popen[str]:
+        environment = os.environ | {"DATABASE_URL": "", "DATA_DIR": str(tmp_path), "FEED": "off"} | env
+        command = [sys.executable, "manage.py", *arguments]
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Exit code, and what it said to the operator."""
+    _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [([name, "--nonsense"], "unrecognized arguments: --nonsense") for name in OURS]
+    + [(["serve", "--port=-1"], "argument --port: '-1' is not a whole number from 1 to 65535")],
+)
+def test_a1_an_argument_that_is_none_is_one_line_that_names_it(
+    arguments: list[str], why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for owner, name in ((CommandParser, "print_usage"), (BaseCommand, "check_migrations")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # what it changes in its own process, not in ours
+    monkeypatch.setattr(sys, "argv", ["manage.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        manage.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", f"manage.py {arguments[0]}: error: {why}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("none", "cannot be read: No such file"), (".", "cannot be read: Is a"), ("picture", "line 1: ")]
+)
+def test_a4_a_file_that_cannot_be_played_is_one_line_that_names_it(name: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "picture").write_bytes(b"\x89PNG\r\n\x1a\n\x00")
+    with pytest.raises(CommandError) as refused:
+        call_command("serve_recording", str(tmp_path / name))
+    assert refused.value.returncode == 2
+    assert str(refused.value).startswith(str(tmp_path / name))
+    assert why in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("command", [["serve_recording", "--port=0"], ["test_redis_pubsub"]])
+def test_a5_ctrl_c_is_an_end_without_a_word(start: Started, command: list[str]) -> None:
+    process = start(*command, PYTHONUNBUFFERED="1")
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == (130, "")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a5_ctrl_c_in_the_middle_of_a_change_leaves_nothing_of_it(start: Started) -> None:
+    from django.db import connection
+
+    address = os.environ["DATABASE_URL"].rpartition("/")[0] + "/" + connection.settings_dict["NAME"]
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(address) as other, psycopg.connect(address, autocommit=True) as observer:
+        before = other.execute("SELECT * FROM killmails_loghead FOR UPDATE").fetchall()
+        process = start("new_epoch", DATABASE_URL=address)
+        wait_until(lambda: observer.execute(waiting).fetchone() == (1,), process)
+        process.send_signal(signal.SIGINT)
+        assert ended(process) == (130, "")
+        other.rollback()
+        assert observer.execute("SELECT * FROM killmails_loghead").fetchall() == before
+
+
+def wait_until(condition: Callable[[], Any], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, ended(process)
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a6_every_command_says_that_tables_are_missing(start: Started) -> None:
+    commands = [*(name for name in OURS if name not in WITHOUT_TABLES), "createsuperuser"]
+    assert {"new_epoch", "runserver"} <= set(commands)
+    for process in [start(name) for name in commands]:
+        assert ended(process) == (
+            5,
+            "killboard does not start: the database lacks tables of this version; run: python manage.py migrate\n",
+        )
+
+
+def test_a7_a_reader_that_is_gone_ends_a_command_without_a_word(start: Started) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    processes = [start(*command, stdout=writer) for command in (["serve_recording", "--port=0"], ["diagnose_redis"])]
+    os.close(writer)
+    for process in processes:
+        assert ended(process) == (141, "")
