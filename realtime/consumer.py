@@ -140,7 +140,9 @@ class GraphQLConsumer(AsyncConsumer):
     async def _operate(self, message: protocol.Subscribe, running: Running) -> None:
         """The life of one operation up to its result, or up to its subscription."""
         try:
-            operation = await self._endpoint.prepare(message)
+            operation = await self._endpoint.prepare(message, lambda: self.runs(running))
+            if operation is None:
+                return
             if operation.kind is OperationType.SUBSCRIPTION:
                 return await self._subscribe(running, operation)
             result = await self._endpoint.execute(operation, lambda: self.runs(running))

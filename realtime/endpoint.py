@@ -19,6 +19,7 @@ from realtime.limits import Limits, Sockets, Ticket, client_address
 from realtime.log import Stream
 from realtime.operations import Engine, Operation
 from realtime.protocol import Subscribe
+from realtime.server import ending
 
 # Together with the hub's, the replay's and HTTP's fewer than the ten database connections of a process.
 QUERY_THREADS = 4  # the queries of one client must not hold up the subscriptions of another: threads apart
@@ -96,12 +97,17 @@ class Endpoint:
 
     # Operations. What may ask the database or takes milliseconds runs in a thread, not in the loop of all sockets.
 
-    async def prepare(self, message: Subscribe) -> Operation:
-        """Raises BadOperation."""
+    async def prepare(self, message: Subscribe, wanted: Callable[[], bool]) -> Operation | None:
+        """None where it is not wanted any more when its turn comes. Raises BadOperation."""
         arguments = message.query, message.variables, message.operation_name
         if self._engine.knows(message.query) and len(str(message.variables)) < SMALL:
             return self._engine.prepare(*arguments)
-        return await _in_thread(self._preparing, self._engine.prepare, *arguments)
+
+        def prepare() -> Operation | None:
+            return self._engine.prepare(*arguments) if wanted() else None
+
+        operation: Operation | None = await _in_thread(self._preparing, prepare)
+        return operation
 
     async def stream(self, operation: Operation) -> Stream:
         """Raises BadOperation."""
@@ -150,7 +156,7 @@ class Endpoint:
             previous = signal.getsignal(signum)
             if not callable(previous) or signum in self._heard:
                 continue
-            self._heard[signum] = previous
+            self._heard[signum] = ending(previous)
 
             def heard(number: int, frame: FrameType | None) -> None:
                 if loop.is_closed():

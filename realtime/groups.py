@@ -67,6 +67,7 @@ class Group:
 
     stream: Stream
     operation: Operation  # of any of them
+    seconds: float = 0.0  # what its last execution took
     # In the order in which they came, mostly that of their places in memory: quicker to go through than a set.
     members: dict[Subscription, None] = field(default_factory=dict)
 
@@ -148,5 +149,5 @@ class Fields:
         if not self._counts[fields]:
             del self._counts[fields]
 
-    def union(self, others: Iterable[frozenset[str]] = ()) -> frozenset[str]:
-        return frozenset().union(*self._counts, *others)
+    def union(self) -> frozenset[str]:
+        return frozenset().union(*self._counts)

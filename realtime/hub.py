@@ -7,11 +7,12 @@ between. Whoever is far behind is brought near by `replay`; whoever has no room 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from realtime.doorbell import Listener
+from realtime.execution import Executed, Execution, Work
 from realtime.groups import Fail, Fields, Group, Groups, Offer, State, Subscription, offer_all
 from realtime.joining import Joining, Turn
 from realtime.log import Event, Head, Log, Refusal, Stream, check_token, read_token
@@ -22,12 +23,10 @@ logger = logging.getLogger(__name__)
 
 POLL = 1.0  # seconds between two looks at the log when nobody rings
 PAGE = 100  # events read at once
-SLICE = 10  # of them, executed before they are sent
 START_LIMIT = 5.0  # seconds that a new subscriber waits for a log that cannot be read
 CHECKPOINTS = 30.0  # seconds after which a subscription that was told nothing is told where the log stands
 
 T = TypeVar("T")
-Executed = tuple[Taken, list[tuple[Group, str]]]  # an event, and the result for each group that wants it
 
 
 class HubUnavailable(Exception):
@@ -46,6 +45,7 @@ class Hub:
         self._furthest = furthest
         self._head: Head | None = None  # all live subscriptions have had everything up to here
         self._groups = Groups()
+        self._execution = Execution(engine, self._groups)
         self._fields = Fields()
         self._all: set[Subscription] = set()
         self._bell = asyncio.Event()
@@ -56,6 +56,8 @@ class Hub:
         # One thread of our own: the log is read in order, and the database connection stays.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub")
         self._joining = Joining(log, engine, self._groups, self._in_thread, self._bell.set, self._refuse)
+        # For whoever watches: called in the loop with an event that somebody wanted, once all of them were offered it.
+        self.delivered: Callable[[Event], None] = lambda event: None
 
     # For sockets
 
@@ -146,19 +148,26 @@ class Hub:
         looked = -POLL
         while True:
             self._bell.clear()
-            try:
-                if self._rung or loop.time() - looked >= POLL:
-                    self._rung, looked = False, loop.time()
-                    more = await self._advance()
-                    self._rung = self._rung or more  # somebody may have rung meanwhile
-                if self._joining and self._head:
-                    await self._joining.admit(self._head)
-            except Exception:
-                logger.exception("The log could not be read; trying again in %.0f s.", POLL)
+            read = admitted = True
+            if self._rung or loop.time() - looked >= POLL:
+                looked = loop.time()
+                read = await self._tried(self._advance())
+            if self._joining and self._head:
+                # Also when the log cannot be read: who is near is served from memory, the others are told.
+                admitted = await self._tried(self._joining.admit(self._head))
+            if not (read and admitted):
                 await asyncio.sleep(POLL)
                 self._rung = True
-            if not self._rung and not (self._joining and self._head):
+            elif not self._rung and not (self._joining and self._head):
                 await self._wait_for_bell()
+
+    async def _tried(self, step: Awaitable[None]) -> bool:
+        try:
+            await step
+        except Exception:
+            logger.exception("The log could not be read; trying again in %.0f s.", POLL)
+            return False
+        return True
 
     async def _wait_for_bell(self) -> None:
         # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with the bell.
@@ -166,53 +175,49 @@ class Hub:
             async with asyncio.timeout(POLL):
                 await self._bell.wait()
 
-    async def _advance(self) -> bool:
-        """Takes one page of the log to the sockets. True when there may be more."""
+    async def _advance(self) -> None:
+        """Takes one page of the log to the sockets."""
+        self._rung = False  # somebody may ring meanwhile
         before, fields = self._head, self._fields.union()
         if before is None or not self._all:
             head = await self._in_thread(self._log.head)
             if before is None or is_another(before, head):
                 await self._begin(head)
             self._head = head
-            return False
-        head, events, executed = await self._in_thread(self._look, before, fields)
+            return
+        head, events, work = await self._in_thread(self._look, before, fields)
         if is_another(before, head):
-            await self._begin(head)
-            return False
-        await self._take(executed, head.epoch)
-        for first in range(SLICE, len(events), SLICE):
-            executed = await self._in_thread(self._execute, events[first : first + SLICE], fields)
+            return await self._begin(head)
+        executed, more = work
+        while True:
             await self._take(executed, head.epoch)
-        return before.position + len(events) < head.position
+            if not more:
+                break
+            executed, more = await self._in_thread(self._execution.some, more)
+        self._rung = self._rung or before.position + len(events) < head.position
 
-    def _look(self, before: Head, fields: frozenset[str]) -> tuple[Head, Sequence[Event], list[Executed]]:
+    def _look(
+        self, before: Head, fields: frozenset[str]
+    ) -> tuple[Head, Sequence[Event], tuple[list[Executed], Work | None]]:
         """In the hub's thread: what is new, and the first of it executed."""
         head, events = self._log.read_new(before, PAGE, fields)
         if is_another(before, head):
-            return head, [], []
+            return head, [], ([], None)
         check_dense(events, before.position, head.position)
-        return head, events, self._execute(events[:SLICE], fields)
-
-    def _execute(self, events: Sequence[Event], fields: frozenset[str]) -> list[Executed]:
-        """In the hub's thread: one execution for each event and selection.
-
-        Nobody joins the groups meanwhile, since only the hub's task lets them; who leaves is skipped later.
-        """
-        executed = []
-        for taken in [Taken(event, fields) for event in events]:
-            groups = self._groups.candidates(taken.event)
-            wanted = [group for group in groups if group.stream.wants(taken.event)]
-            executed.append((taken, [(group, taken.result(self._engine, group.operation)) for group in wanted]))
-        return executed
+        taken = [Taken(event, fields) for event in events]
+        return head, events, self._execution.some(self._execution.wanted(taken))
 
     async def _take(self, executed: list[Executed], epoch: str) -> None:
-        """Sends a few events, one after the other."""
+        """Sends what was executed; an event that all have had is behind us."""
         self._turn.begin()
-        for taken, results in executed:
-            for group, result in results:
-                await self._deliver(group, taken.event.position, result)
-            self._joining.recent.append(taken)
-            self._head = Head(epoch, taken.event.position)
+        for taken, result in executed:
+            if result is not None:
+                await self._deliver(result[0], taken.event.position, result[1])
+            else:
+                if taken.results:
+                    self.delivered(taken.event)
+                self._joining.recent.append(taken)
+                self._head = Head(epoch, taken.event.position)
 
     async def _deliver(self, group: Group, position: int, result: str) -> None:
         for number, subscription in enumerate(list(group.members)):
@@ -251,20 +256,21 @@ class Hub:
 
     async def _tell_places(self) -> None:
         """A checkpoint for those who were told nothing of the last events, so that their place moves on."""
-        turn = Turn()
         while True:
             await asyncio.sleep(CHECKPOINTS)
-            turn.begin()
-            head = self._head
-            if head is None:
-                continue
-            checkpoint = self._joining.checkpoint(head)
-            for subscription in self._groups:
-                if subscription.stream.checkpoints and subscription.position < head.position:
-                    result = checkpoint.result(self._engine, subscription.operation)
-                    if subscription.state is State.LIVE and not offer_all(subscription, [(head.position, result)]):
-                        self._groups.remove(subscription)
-                await turn.over()
+            if self._head is not None:
+                await self._tried(self._tell_place(self._head))
+
+    async def _tell_place(self, head: Head) -> None:
+        turn = Turn()
+        turn.begin()
+        checkpoint = self._joining.checkpoint(head)
+        for subscription in self._groups:
+            if subscription.stream.checkpoints and subscription.position < head.position:
+                result = checkpoint.result(self._engine, subscription.operation)
+                if subscription.state is State.LIVE and not offer_all(subscription, [(head.position, result)]):
+                    self._groups.remove(subscription)
+            await turn.over()
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

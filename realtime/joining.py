@@ -90,7 +90,9 @@ class Joining:
         try:
             caught_up = await self._in_thread(self._catch_up, grouped(joining), head)
         except Exception:
-            self._waiting.extendleft(reversed(joining))
+            for subscription in joining:  # the replay tries again, and tells those who would wait too long
+                if subscription.state is State.JOINING:
+                    self.replay.add(subscription, head.epoch)
             raise
         turn = Turn()
         for group, results in caught_up:

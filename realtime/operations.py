@@ -28,6 +28,7 @@ from graphql import (
 from graphql.execution.collect_fields import collect_fields
 from graphql.execution.values import get_argument_values, get_variable_values
 
+from realtime.cost import check_cost, check_repeats
 from realtime.log import Stream
 from realtime.selections import Selection, selections
 
@@ -79,7 +80,7 @@ class Engine:
 
     def __init__(self, schema: GraphQLSchema) -> None:
         self.schema = schema
-        self._documents: OrderedDict[str, _Document] = OrderedDict()
+        self._documents: OrderedDict[str, _Document | list[GraphQLError]] = OrderedDict()
         self._cached = 0
         self._lock = threading.Lock()
 
@@ -105,25 +106,35 @@ class Engine:
 
     def _document(self, query: str) -> _Document:
         with self._lock:
-            if query in self._documents:
+            entry = self._documents.get(query)
+            if entry is not None:
                 self._documents.move_to_end(query)
-                return self._documents[query]
+        if entry is None:
+            entry = self._read(query)
+            self._keep(query, entry)
+        if isinstance(entry, _Document):
+            return entry
+        raise BadOperation(entry)
+
+    def _read(self, query: str) -> "_Document | list[GraphQLError]":
+        """The document, or why it is none: whoever sends it again is told so at once."""
         try:
             document = parse(query, no_location=True, max_tokens=MAX_TOKENS)
+            check_repeats(document)
             # Raises as well: at the root of a subscription, for @skip(if: $variable).
             errors = validate(self.schema, document, max_errors=MAX_ERRORS)
+            if errors:
+                return errors
+            check_cost(self.schema, document)
             entry = _Document(document, selections(document))
+            _check_aliases(entry)
         except GraphQLError as error:
-            raise BadOperation([error]) from error
-        except RecursionError as error:
-            raise BadOperation([_bad_request("The document nests too deep.")]) from error
-        if errors:
-            raise BadOperation(errors)
-        _check_aliases(entry)
-        self._keep(query, entry)
+            return [error.with_traceback(None)]
+        except RecursionError:
+            return [_bad_request("The document nests too deep.")]
         return entry
 
-    def _keep(self, query: str, entry: _Document) -> None:
+    def _keep(self, query: str, entry: "_Document | list[GraphQLError]") -> None:
         with self._lock:
             if query not in self._documents:
                 self._documents[query] = entry
@@ -169,8 +180,12 @@ class Engine:
         return self.schema.subscription_type
 
     def execute(self, operation: Operation, root: object = None) -> bytes:
-        """The result as JSON: `{"data": …}` and, if there were any, `"errors"`. Resolvers find us as `info.context`."""
-        result = execute_sync(
+        """The result as JSON: `{"data": …}` and, if there were any, `"errors"`."""
+        return as_json(self.result(operation, root))
+
+    def result(self, operation: Operation, root: object = None) -> ExecutionResult:
+        """Resolvers find us as `info.context`."""
+        return execute_sync(
             self.schema,
             operation.document,
             root_value=root,
@@ -178,14 +193,13 @@ class Engine:
             variable_values=dict(operation.raw_variables),
             operation_name=operation.name,
         )
-        return as_json(result)
 
 
 def _check_aliases(document: _Document) -> None:
     count = sum(selection.aliases for selection in document.selections.values())
     if count > MAX_ALIASES:
         text = f"The document has {count} aliases, and may have {MAX_ALIASES}."
-        raise BadOperation([GraphQLError(text, extensions={"code": "TOO_MANY_ALIASES"})])
+        raise GraphQLError(text, extensions={"code": "TOO_MANY_ALIASES"})
 
 
 def as_json(result: ExecutionResult) -> bytes:

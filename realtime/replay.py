@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from realtime.groups import State, Subscription, grouped, offer_all
+from realtime.groups import Group, State, Subscription, grouped, offer_all
 from realtime.log import Head, Log, Refusal
 from realtime.operations import Engine
 from realtime.recent import Taken, results_for
@@ -19,6 +19,7 @@ from realtime.recent import Taken, results_for
 logger = logging.getLogger(__name__)
 
 PAGE = 100  # events; pages begin at multiples of it, so that many share them
+SLICE = 20  # of them, executed before they are sent
 RETRY = 1.0  # seconds after which a log that could not be read is asked again
 PATIENCE = 5.0  # seconds of that until those who have just come are told to come again
 
@@ -115,18 +116,29 @@ class Replay:
             return await asyncio.sleep(RETRY)
         begins = page[0].event.position
         for group in grouped(one for one in waiting if one.position + 1 >= begins):
-            results = await loop.run_in_executor(self._thread, results_for, self._engine, page, group)
-            for subscription in group.members:
+            for first in range(0, len(page), SLICE):
+                # Who has left, or does not read, must not keep the others waiting for what nobody wants.
+                if all(one.state is not State.REPLAYING for one in group.members):
+                    break
+                part = page[first : first + SLICE]
+                results = await loop.run_in_executor(self._thread, results_for, self._engine, part, group)
                 if pages is not self._pages:
                     return
-                if subscription.state is State.REPLAYING and offer_all(subscription, results):
-                    subscription.position = max(subscription.position, page[-1].event.position)
-                await asyncio.sleep(0)  # a page is many messages; others have their turn between two sockets
+                await self._offer(group, results, part)
         for subscription in waiting:
             if subscription.state is State.REPLAYING and subscription.position + 1 < begins:
                 # Somebody has deleted events from the log itself.
                 text = f"The log holds nothing before {self._epoch}:{begins}; read what is stored, and subscribe again."
                 self._refuse(subscription, Refusal.TOO_OLD, text)
+
+    async def _offer(self, group: Group, results: list[tuple[int, str]], part: list[Taken]) -> None:
+        begins, ends = part[0].event.position, part[-1].event.position
+        for subscription in list(group.members):
+            # One that was blocked and came back since has not had the part before: it waits for the next page.
+            here = subscription.state is State.REPLAYING and subscription.position + 1 >= begins
+            if here and offer_all(subscription, results):
+                subscription.position = max(subscription.position, ends)
+            await asyncio.sleep(0)  # many messages; others have their turn between two sockets
 
     def _read(self, after: Head, fields: frozenset[str]) -> list[Taken]:
         """The rest of the page, up to the first hole in it: what follows the hole is another page's beginning."""

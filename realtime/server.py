@@ -3,7 +3,12 @@
 The only module that knows a server.
 """
 
+import os
+import threading
+from collections.abc import Callable
 from typing import Any
+
+END_LIMIT = 20.0  # seconds from the signal to the end, whatever still runs
 
 
 def abort(send: object) -> None:
@@ -51,3 +56,22 @@ def write_text(connection: Any, text: str) -> bool:
 def _connection(send: object) -> Any:
     """uvicorn's `send` is a method of the connection."""
     return getattr(send, "__self__", None)
+
+
+def ending(handler: Callable[..., Any]) -> Callable[..., None]:
+    """The server's handler of a signal that asks it to end, and what it takes to end in time, with exit code 0.
+
+    uvicorn sends itself the signal again at its end, and so dies of it; and threads that wait for a database
+    that hangs would keep the process for ever.
+    """
+
+    def end(signum: int, frame: object) -> None:
+        clock = threading.Timer(END_LIMIT, os._exit, [1])
+        clock.daemon = True
+        clock.start()
+        handler(signum, frame)
+        captured = getattr(getattr(handler, "__self__", None), "_captured_signals", None)
+        if isinstance(captured, list):
+            captured.clear()
+
+    return end

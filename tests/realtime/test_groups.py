@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,10 +121,3 @@ def test_fields_are_those_of_all_who_are_there(sets):
         fields.remove(one)
         assert fields.union() == frozenset().union(*sets[number + 1 :])
     assert not fields._counts
-
-
-@pytest.mark.parametrize("others", [[], [frozenset("xy")], [frozenset("x"), frozenset("ay")]])
-def test_fields_of_others_are_joined(others):
-    fields = Fields()
-    fields.add(frozenset("ab"))
-    assert fields.union(others) == frozenset("ab").union(*others)

@@ -158,6 +158,63 @@ def test_filters_around_one_selection_share_its_execution():
     assert groups == 4
 
 
+def _arrivals_beside_costly_ones(before_first):
+    """When a plain subscriber, and when the first of ten costly ones has the second event; by the clock of the test."""
+
+    async def scenario():
+        async with staged() as stage:
+            costly = [await stage.live(f"subscription {{ c{n}: number {{ position padding }} }}") for n in range(10)]
+            plain = await stage.live()
+            had = {}
+            before_first(stage)
+            execute = stage.engine.execute
+
+            def costs(operation, root=None):
+                if "padding" in operation.fields:
+                    time.sleep(0.02)
+                return execute(operation, root)
+
+            stage.engine.execute = costs
+            for member, name in [(plain, "plain"), *((one, "costly") for one in costly)]:
+                _note_second(member, name, had)
+            for _ in range(2):
+                stage.publish()
+                await stage.until(plain, *costly)
+            return had
+
+    had = asyncio.run(scenario())
+    return had["plain"], had["costly"]
+
+
+def _note_second(member, name, had):
+    offer = member.subscription.offer
+
+    def noted(subscription, position, result):
+        if position == 2:
+            had.setdefault(name, time.monotonic())
+        return offer(subscription, position, result)
+
+    member.subscription.offer = noted
+
+
+def test_what_is_quick_to_execute_does_not_wait_for_what_is_not():
+    plain, costly = _arrivals_beside_costly_ones(lambda stage: None)
+    assert plain < costly
+
+
+def test_order_of_execution_that_knows_no_cost_would_be_seen():
+    """Known to be wrong: groups in the order in which they came."""
+
+    def forget(stage):
+        groups = stage.hub._groups
+        stage.hub._execution.wanted = lambda events: (
+            (taken, group) for taken in events for group in [*groups._groups.values(), None]
+        )
+
+    plain, costly = _arrivals_beside_costly_ones(forget)
+    assert plain > costly
+
+
 def test_other_variables_in_the_selection_are_executed_apart():
     document = "subscription($t: Boolean!) { number { position text @include(if: $t) } }"
 

@@ -97,9 +97,12 @@ def test_document_is_parsed_and_validated_once(engine, monkeypatch):
     assert first.document is second.document
 
 
-def test_document_that_was_refused_is_not_kept(engine):
-    _refused(engine, "{ nothing }")
-    assert len(engine._documents) == 0
+@pytest.mark.parametrize("query", ["{ nothing }", "{", "{ bye }" * 2, "{ " + "bye " * 101 + "}"])
+def test_document_that_was_refused_is_refused_again_without_being_read_again(engine, monkeypatch, query):
+    first = _refused(engine, query)
+    monkeypatch.setattr(operations, "parse", None)
+    assert _refused(engine, query) == first
+    assert engine.knows(query)
 
 
 def test_cache_keeps_the_documents_used_last(engine, monkeypatch):
@@ -307,7 +310,7 @@ def test_document_of_more_than_1000_tokens_is_refused_at_once(engine):
 
 
 def test_document_of_1000_tokens_is_accepted(engine):
-    document = "{ bye bye " + "...{bye}" * 249 + "}"  # 2 + 2 + 4 * 249
+    document = "{" + "bye " * 6 + ("...{" * 5 + "bye" + "}" * 5) * 62 + "}"  # 2 + 6 + 16 * 62
     assert engine.prepare(document, None, None).kind is OperationType.QUERY
 
 

@@ -232,3 +232,18 @@ def test_loop_runs_while_a_page_is_executed_and_between_two_sockets():
     turns, lengths = asyncio.run(scenario())
     assert turns > 100
     assert lengths == {100}
+
+
+def test_nothing_is_executed_for_those_who_have_left():
+    async def scenario():
+        async with desk(5000) as one:
+            texts = [f"subscription($after: String) {{ b{n}: both(after: $after) {{ position }} }}" for n in range(20)]
+            members = [one.add(0, text) for text in texts]
+            await wait_for(lambda: one.engine.executed)
+            for member in members:
+                member.subscription.state = State.ENDED
+            await one.done()
+            return len(one.engine.executed)
+
+    # What was being executed, of one selection; not a page of a hundred for each of twenty.
+    assert asyncio.run(scenario()) <= 2 * replay_module.SLICE

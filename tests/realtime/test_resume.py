@@ -324,6 +324,8 @@ def test_who_waits_for_a_log_that_cannot_be_read_is_told_so_and_who_was_live_is_
             stage.log.fault = OSError("no database")
             slow.room = None
             stage.hub.rejoin(slow.subscription)
+            heads = stage.log.heads
+            await wait_for(lambda: stage.log.heads > heads + 2)  # by now the hub knows that it cannot be read
             comers = [await stage.join(BOTH, {"after": f"e1:{after}"}) for after in (0, 5, 1500)]
             await wait_for(lambda: all(comer.errors for comer in comers))
             codes = [(comer.code, comer.frames) for comer in comers]
