@@ -20,7 +20,7 @@ from realtime.log import Refused
 from realtime.operations import BadOperation, Operation
 from realtime.outbox import Outbox
 from realtime.protocol import Close, Code
-from realtime.server import abort, forget_handshake
+from realtime.server import abort, watch
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class GraphQLConsumer(AsyncConsumer):
         chosen = choose(scope["subprotocols"])
         self._protocol = (chosen or protocol.Connection)(self._endpoint.limits.frame_size)
         await send({"type": "websocket.accept", "subprotocol": chosen and chosen.subprotocol})
-        forget_handshake(send)
+        watch(send)
         if chosen is None:
             return self._end(Close(Code.SUBPROTOCOL_NOT_ACCEPTABLE, "Subprotocol not acceptable"))
         await self._endpoint.turn()

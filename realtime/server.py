@@ -5,9 +5,20 @@ The only module that knows a server.
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+
+from realtime.limits import Rate
+
+READ = (
+    4096  # bytes taken from a socket in one turn of the event loop; 256 kB of tiny frames would hold it half a second
+)
+MAX_PINGS = 100  # of the websocket itself, in ten seconds
+MAX_PIECES = 1000  # of one message
 END_LIMIT = 20.0  # seconds from the signal to the end, whatever still runs
 
 
@@ -18,12 +29,42 @@ def abort(send: object) -> None:
         transport.abort()
 
 
-def forget_handshake(send: object) -> None:
-    """Drops the request and the answer that opened the websocket: 4 kB, which nobody asks for again."""
+def watch(send: object) -> None:
+    """To be called when a websocket is open: frames that never reach us are counted from now on."""
     connection = _connection(send)
-    for name in ("request", "response"):
-        if hasattr(connection, name):
+    if type(connection) is WebSocketsSansIOProtocol:
+        connection.__class__ = _Watched
+        # The request and the answer that opened it: 4 kB, which nobody asks for again.
+        for name in ("request", "response"):
             setattr(connection, name, None)
+        if hasattr(connection.transport, "max_size"):
+            connection.transport.max_size = READ
+
+
+class _Watched(WebSocketsSansIOProtocol):
+    """uvicorn's connection, which refuses what uvicorn itself would take without end."""
+
+    def handle_ping(self) -> None:
+        if self.close_sent:
+            return
+        pings = self.__dict__.setdefault("pings", Rate(MAX_PINGS, 10.0))
+        if pings.allow(time.monotonic()):
+            super().handle_ping()
+        else:
+            self._refuse(4291, "too many messages")
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) < MAX_PIECES:
+            super().handle_cont(event)
+        elif not self.close_sent:
+            self._refuse(1009, f"The message exceeds {MAX_PIECES} pieces")
+
+    def _refuse(self, code: int, reason: str) -> None:
+        """As uvicorn does where its own ping is not answered."""
+        self.conn.fail(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.transport.close()
 
 
 def direct(send: object) -> Any:
