@@ -20,7 +20,7 @@ START_SECONDS = 60
 STOP_SECONDS = 20
 # As in docs/services.md.
 UVICORN_OPTIONS = [
-    *("--lifespan", "off", "--no-proxy-headers", "--ws", "websockets-sansio", "--ws-max-size", "65536"),
+    *("--no-proxy-headers", "--ws", "websockets-sansio", "--ws-max-size", "65536"),
     *("--ws-per-message-deflate", "false", "--ws-ping-interval", "35", "--ws-ping-timeout", "10"),
 ]
 

@@ -100,7 +100,7 @@ def test_p9_is_not_blind_a_hub_that_only_listens_misses_what_is_published_withou
 ) -> None:
     board, redis = own_redis
     board.start("deaf", str(BIN / "uvicorn"), "tests.e2e.deaf_board:application", "--port", str(board.port),
-                "--ws", "websockets-sansio", "--lifespan", "off").wait_for("Uvicorn running")  # fmt: skip
+                "--ws", "websockets-sansio").wait_for("Uvicorn running")  # fmt: skip
     with Crowd() as crowd:
         crowd.open(2, board)
         heard = max(Publisher(board, RATE, 25).finish(all_of_it=True))

@@ -14,6 +14,7 @@ from django.test import override_settings
 
 from health import redis as health_redis
 from health import redis_view
+from killboard.environment import masked
 from killboard.redis_address import read_redis_address
 from realtime import doorbell
 from tests.realtime.running_server import running_server
@@ -30,7 +31,7 @@ def configured(url):
     doorbell._ringer, doorbell._listener = doorbell._Ringer(), None
     health_redis._forget()
     try:
-        with override_settings(REDIS=address, REDIS_URL=url, REDIS_MASKED=url, CHANNEL_LAYERS=layers):
+        with override_settings(REDIS=address, REDIS_URL=url, REDIS_MASKED=masked(url), CHANNEL_LAYERS=layers):
             yield
     finally:
         doorbell._ringer, doorbell._listener = before

@@ -34,7 +34,7 @@ def running_server(application, send_buffer=None, **options):
     listening = socket.create_server(("127.0.0.1", 0))
     if send_buffer:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-    options = UVICORN | {"log_level": "critical", "timeout_graceful_shutdown": 1} | options
+    options = UVICORN | {"log_level": "critical", "timeout_graceful_shutdown": 1, "lifespan": "off"} | options
     config = uvicorn.Config(application, **options)
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None

@@ -39,7 +39,6 @@ UVICORN: dict[str, Any] = {
     "ws_ping_interval": 35,
     "ws_ping_timeout": 10,
     "proxy_headers": False,
-    "lifespan": "off",
 }
 RECORDED_READY = 25  # killmails that are there at once, for the first page
 
