@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.conf import settings
 
 from health import database, feed, processes, rabbitmq
 from health.part import Part, State, ok, overall
-from health.probe import LIMIT, Probe, silent
+from health.probe import LIMIT, InThread, Probe, silent
 from realtime import doorbell
 
 REDIS_AWAY = (
@@ -17,12 +18,14 @@ REDIS_AWAY = (
 )
 
 
+Parts = dict[str, Part]  # by name
+
+
 class Checks:
     """Belongs to one event loop. Whoever asks twice within a second gets the same answer."""
 
     def __init__(self, limit: float = LIMIT) -> None:
         """`limit`: seconds after which a part that has not answered does not."""
-        self._limit = limit
         unknown = silent(database.UNKNOWN)
         asked: list[tuple[str, Callable[[], Part], Part]] = [
             ("database", database.check, silent(database.AWAY, needed=True)),
@@ -32,24 +35,24 @@ class Checks:
             ("feed", feed.check, unknown),
             ("hub", processes.check_hubs, unknown),
         ]
-        self._probes = [Probe(name, ask, answer, limit) for name, ask, answer in asked]
+        self._probes = [Probe(name, InThread(name, ask, answer, limit)) for name, ask, answer in asked]
+        self._probes.insert(1, Probe("redis", partial(check_redis, limit)))
 
-    async def all(self) -> dict[str, Part]:
+    async def all(self) -> Parts:
         """Every part, in the order in which one depends on the other. Within a second and a bit."""
-        return await self._ask([probe.name for probe in self._probes])
+        return await _ask(self._probes)
 
-    async def ready(self) -> dict[str, Part]:
+    async def ready(self) -> Parts:
         """What a server needs to be of use to its clients."""
-        return await self._ask(["database"])
-
-    async def _ask(self, names: list[str]) -> dict[str, Part]:
-        probes = [probe for probe in self._probes if probe.name in names]
-        answers = await asyncio.gather(check_redis(self._limit), *(probe.answer() for probe in probes))
-        parts = dict(zip(["redis", *(probe.name for probe in probes)], answers, strict=True))
-        return {name: parts[name] for name in sorted(parts, key=ORDER.index)}
+        return await _ask(self._probes[:2])
 
 
-ORDER = ["database", "redis", "rabbitmq", "workers", "beat", "feed", "hub"]
+async def _ask(probes: list[Probe]) -> Parts:
+    known = {probe.name: probe.known() for probe in probes}
+    if None in known.values():  # else nobody need wait, however many ask
+        answers = await asyncio.gather(*(probe.answer() for probe in probes))
+        known = {probe.name: answer for probe, answer in zip(probes, answers, strict=True)}
+    return {name: part for name, part in known.items() if part is not None}
 
 
 async def check_redis(limit: float) -> Part:
@@ -61,6 +64,6 @@ async def check_redis(limit: float) -> Part:
     return ok(True, **facts) if status.connected else Part(State.DOWN, REDIS_AWAY, True, facts)
 
 
-def report(parts: dict[str, Part]) -> dict[str, Any]:
+def report(parts: Parts) -> dict[str, Any]:
     """As JSON has it."""
     return {"status": overall(parts), "parts": {name: part.as_dict() for name, part in parts.items()}}

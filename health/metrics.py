@@ -1,5 +1,6 @@
 """`/metrics`: what there is to be drawn and to be warned of, in the text form of Prometheus."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -67,9 +68,12 @@ class _Parts:
             yield _gauge("workers_alive", "Workers that told lately that they live.", [([], len(workers))])
         for name, fact, label, text in COUNTED:
             metric = CounterMetricFamily(f"killboard_{name}", text, labels=["worker", label])
+            counts: Counter[tuple[str, str]] = Counter()  # two of one name are one
             for worker in workers:
-                for value, count in sorted(worker["counted"].get(fact, {}).items()):
-                    metric.add_metric([worker["name"], value], count)
+                for value, count in worker["counted"].get(fact, {}).items():
+                    counts[worker["name"], value] += count
+            for labels, count in sorted(counts.items()):
+                metric.add_metric(labels, count)
             yield metric
 
 

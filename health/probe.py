@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 
 from health.part import Part, State
@@ -16,39 +16,55 @@ LIMIT = 0.8  # seconds; what takes longer does not answer. Less than a second, w
 
 
 class Probe:
-    """Belongs to one event loop.
+    """One question at a time to one part, and the answer for all who ask within a second. Belongs to one event loop."""
 
-    `ask` runs in a thread. While it hangs, no other thread is begun: what is frozen costs one, however long and however
-    many ask. `silent` is the answer then, and when `ask` raises.
-    """
-
-    def __init__(self, name: str, ask: Callable[[], Part], silent: Part, limit: float = LIMIT) -> None:
+    def __init__(self, name: str, ask: Callable[[], Awaitable[Part]]) -> None:
         self.name = name
         self._ask = ask
-        self._silent = silent
-        self._limit = limit
         self._last: tuple[float, Part] | None = None
         self._task: asyncio.Task[Part] | None = None
-        self._asked: Future[Part] | None = None
-        self._failing = False
+
+    def known(self) -> Part | None:
+        """What was answered within the last second."""
+        fresh = self._last is not None and time.monotonic() - self._last[0] < KEPT
+        return self._last[1] if self._last is not None and fresh else None
 
     async def answer(self) -> Part:
-        if self._last is not None and time.monotonic() - self._last[0] < KEPT:
-            return self._last[1]
+        known = self.known()
+        if known is not None:
+            return known
         if self._task is None:
-            self._task = asyncio.create_task(self._wait())
+            self._task = asyncio.create_task(self._look())
         return await asyncio.shield(self._task)
 
-    async def _wait(self) -> Part:
+    async def _look(self) -> Part:
         try:
-            if self._asked is None or self._asked.done():
-                self._asked = _in_thread(self.name, self._ask)
-            done, _ = await asyncio.wait([asyncio.wrap_future(self._asked)], timeout=self._limit)
-            part = self._judge(done)
+            part = await self._ask()
             self._last = time.monotonic(), part
             return part
         finally:
             self._task = None
+
+
+class InThread:
+    """Asks in a thread, and waits for `limit` seconds; while it hangs no other one is begun: what is frozen costs one.
+
+    `silent` is the answer then, and when `ask` raises.
+    """
+
+    def __init__(self, name: str, ask: Callable[[], Part], silent: Part, limit: float = LIMIT) -> None:
+        self._name = name
+        self._ask = ask
+        self._silent = silent
+        self._limit = limit
+        self._asked: Future[Part] | None = None
+        self._failing = False
+
+    async def __call__(self) -> Part:
+        if self._asked is None or self._asked.done():
+            self._asked = _in_thread(self._name, self._ask)
+        done, _ = await asyncio.wait([asyncio.wrap_future(self._asked)], timeout=self._limit)
+        return self._judge(done)
 
     def _judge(self, done: set[asyncio.Future[Part]]) -> Part:
         cause = f"no answer within {self._limit} s"
@@ -59,7 +75,7 @@ class Probe:
                 return future.result()
             cause = type(error).__name__
         if not self._failing:  # once, and not with each question. The text of an error may hold what is secret
-            logger.warning("Health of %s: %s.", self.name, cause)
+            logger.warning("Health of %s: %s.", self._name, cause)
         self._failing = True
         return self._silent
 

@@ -12,8 +12,8 @@ import orjson
 from django.conf import settings
 
 from health import metrics, redis_view
-from health.checks import Checks, report
-from health.part import Part, State, overall
+from health.checks import Checks, Parts, report
+from health.part import State, overall
 from realtime.limits import client_address, is_loopback
 
 Scope = dict[str, Any]
@@ -30,6 +30,7 @@ class Health:
 
     def __init__(self) -> None:
         self._checks = Checks()
+        self._said: tuple[Parts, bytes] = {}, b""
         self._pages = {
             "/health": self._health,
             "/health/live": self._live,
@@ -49,10 +50,14 @@ class Health:
         await self._pages[_plain(scope["path"])](scope, send)
 
     async def _health(self, scope: Scope, send: Send) -> None:
-        await _tell(scope, send, await self._checks.all())
+        parts = await self._checks.all()
+        if parts != self._said[0]:  # else a thousand questions make one text
+            self._said = parts, orjson.dumps(report(parts))
+        await _tell(scope, send, parts, self._said[1])
 
     async def _ready(self, scope: Scope, send: Send) -> None:
-        await _tell(scope, send, await self._checks.ready())
+        parts = await self._checks.ready()
+        await _tell(scope, send, parts, orjson.dumps(report(parts)))
 
     async def _live(self, scope: Scope, send: Send) -> None:
         await _answer(scope, send, 200, orjson.dumps({"status": State.OK}), JSON)
@@ -69,8 +74,7 @@ def _plain(path: str) -> str:
     return path.removesuffix("/")
 
 
-async def _tell(scope: Scope, send: Send, parts: dict[str, Part]) -> None:
-    body = orjson.dumps(report(parts))
+async def _tell(scope: Scope, send: Send, parts: Parts, body: bytes) -> None:
     if overall(parts) is State.DOWN:
         await _answer(scope, send, HTTPStatus.SERVICE_UNAVAILABLE, body, JSON, retry_after=RETRY_AFTER)
     else:

@@ -3,12 +3,13 @@
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from health import probe as probe_module
 from health.part import Part, State, ok, overall
-from health.probe import Probe, silent
+from health.probe import InThread, Probe, silent
 
 AWAY = silent("Start it.", needed=True)
 
@@ -38,6 +39,10 @@ def asked(monkeypatch):
     asked.going.set()
 
 
+def probe_of(ask: Callable[[], Part], limit: float = 5.0, kind: type[InThread] = InThread) -> Probe:
+    return Probe("part", kind("part", ask, AWAY, limit))
+
+
 async def ask_for_a_while(probe: Probe, rounds: int) -> list[Part]:
     answers = []
     for _ in range(rounds):
@@ -48,45 +53,45 @@ async def ask_for_a_while(probe: Probe, rounds: int) -> list[Part]:
 
 def test_an_answer_holds_for_everybody_who_asks_meanwhile(asked, monkeypatch) -> None:
     monkeypatch.setattr(probe_module, "KEPT", 60.0)
-    answers = asyncio.run(ask_for_a_while(Probe("part", asked, AWAY), 3))
+    answers = asyncio.run(ask_for_a_while(probe_of(asked), 3))
     assert answers == [ok(number=1)] * 3000
 
 
 def test_after_a_while_it_is_asked_again(asked) -> None:
-    answers = asyncio.run(ask_for_a_while(Probe("part", asked, AWAY), 3))
+    answers = asyncio.run(ask_for_a_while(probe_of(asked), 3))
     assert [answer.facts["number"] for answer in answers[::1000]] == [1, 2, 3]
 
 
 def test_a_frozen_part_costs_one_thread_however_often_it_is_asked(asked) -> None:
     asked.going.clear()
     begun = time.monotonic()
-    answers = asyncio.run(ask_for_a_while(Probe("part", asked, AWAY, limit=0.05), 5))
+    answers = asyncio.run(ask_for_a_while(probe_of(asked, limit=0.05), 5))
     assert answers == [AWAY] * 5000
     assert (asked.count, asked.most_inside) == (1, 1)
     assert time.monotonic() - begun < 10
 
 
 def test_one_that_begins_a_thread_for_each_question_would_be_found(asked) -> None:
-    class Forgetful(Probe):
-        async def _wait(self) -> Part:
+    class Forgetful(InThread):
+        async def __call__(self) -> Part:
             self._asked = None
-            return await super()._wait()
+            return await super().__call__()
 
     asked.going.clear()
-    asyncio.run(ask_for_a_while(Forgetful("part", asked, AWAY, limit=0.05), 5))
+    asyncio.run(ask_for_a_while(probe_of(asked, limit=0.05, kind=Forgetful), 5))
     assert asked.most_inside == 5
 
 
 def test_a_part_that_goes_on_is_asked_anew(asked) -> None:
     async def freeze_and_thaw() -> list[Part]:
-        probe = Probe("part", asked, AWAY, limit=0.05)
+        probe = probe_of(asked, limit=0.05)
         asked.going.clear()
         frozen = await probe.answer()
         asked.going.set()
         while asked.inside:  # noqa: ASYNC110  (it is a thread that we wait for)
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.03)
-        probe._limit = 5.0
+        probe._ask._limit = 5.0
         return [frozen, await probe.answer()]
 
     assert asyncio.run(freeze_and_thaw()) == [AWAY, ok(number=2)]
@@ -97,7 +102,7 @@ def test_an_error_is_told_once_by_its_kind_and_its_text_nowhere(caplog) -> None:
         raise ValueError("hunter2")
 
     async def ask() -> list[Part]:
-        probe = Probe("part", broken, AWAY)
+        probe = probe_of(broken)
         first = await probe.answer()
         probe._last = None
         return [first, await probe.answer()]
@@ -108,7 +113,7 @@ def test_an_error_is_told_once_by_its_kind_and_its_text_nowhere(caplog) -> None:
 
 def test_who_gives_up_waiting_takes_the_answer_from_nobody(asked) -> None:
     async def ask() -> Part:
-        probe = Probe("part", asked, AWAY, limit=5.0)
+        probe = probe_of(asked, limit=5.0)
         asked.going.clear()
         impatient = asyncio.create_task(probe.answer())
         patient = asyncio.create_task(probe.answer())

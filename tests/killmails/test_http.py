@@ -1,5 +1,6 @@
 """Speaking HTTP: limits on time and size, no redirects, nothing from the environment."""
 
+import contextlib
 import gzip
 import socket
 import time
@@ -10,7 +11,7 @@ from email.utils import format_datetime
 import pytest
 
 from killmails.errors import Reason, Unacceptable, Unreadable, UpstreamRefused, UpstreamUnreachable
-from killmails.upstream.http import BODY_CAP, KEPT, Answer, Client, retry_after
+from killmails.upstream.http import BODY_CAP, KEPT, Answer, Client, answers, retry_after
 from tests.fake_r2z2 import FakeR2Z2, Reply
 
 
@@ -61,6 +62,15 @@ def test_connection_is_kept_for_the_next_question(fake):
         client.get(f"{fake.url}/ephemeral/1.json")
         client.get(f"{fake.url}/ephemeral/2.json")
     assert fake.connections == 1
+
+
+def test_questions_are_counted_by_their_answers(fake):
+    fake.script(1, Reply(b"x"), Reply(status=404), Reply(status=503), Reply(hang_up=True), Reply(b"x" * (BODY_CAP + 1)))
+    answers.clear()
+    for _ in range(5):
+        with contextlib.suppress(UpstreamRefused, UpstreamUnreachable, Unacceptable):
+            get(fake)
+    assert answers == {"200": 2, "404": 1, "503": 1, "none": 1}
 
 
 # Refusals
