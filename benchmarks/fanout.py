@@ -53,7 +53,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(names), help=f"rows, separated by commas: {', '.join(names)}")
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="uvicorn's event loop")
     parser.add_argument("--quick", action="store_true", help="a tenth of the sockets: whether it runs, not how fast")
-    parser.add_argument("--full", action="store_true", help="more events and a minute of idleness")
+    parser.add_argument("--full", action="store_true", help="more events and twice the idleness")
     parser.add_argument("--out", type=Path, default=ROOT / "var" / "benchmarks", help="folder for JSON and picture")
     parser.add_argument("--no-plot", dest="plot", action="store_false", help="no picture (needs matplotlib)")
     parser.add_argument("--no-limit", dest="limit", action="store_false", help="without the bare server")

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from channels.db import database_sync_to_async
 
-from realtime import garbage
 from realtime.garbage import Garbage
 from realtime.hub import Hub
 from realtime.limits import Limits, Sockets, Ticket, client_address
@@ -27,6 +26,7 @@ PREPARE_THREADS = 2
 ANSWER_LIMIT = 10.0  # seconds that an operation may take to be prepared, or a query to be answered
 AT_ONCE = 10  # sockets that begin in one turn of the event loop
 SMALL = 2_000  # characters of variables that are read in the event loop
+GARBAGE = 1.0  # seconds between two looks whether there is garbage
 FAREWELL_LIMIT = 3.0  # seconds that closing all sockets may hold up the server's own end
 
 
@@ -93,7 +93,7 @@ class Endpoint:
     def leave(self, ticket: Ticket) -> None:
         self.sockets.leave(ticket)
         if self._consumers.pop(ticket, None):
-            self._garbage.closed(len(self._consumers))
+            self._garbage.closed()
 
     # Operations. What may ask the database or takes milliseconds runs in a thread, not in the loop of all sockets.
 
@@ -146,8 +146,10 @@ class Endpoint:
             self._listen_for_the_end()
 
     def _look_for_garbage(self) -> None:
-        self._garbage.look()
-        asyncio.get_running_loop().call_later(garbage.LONGEST, self._look_for_garbage)
+        # Not while sockets come back, thousands at once perhaps.
+        if self._garbage.is_due(len(self._consumers)) and not self._door:
+            self._garbage.look()
+        asyncio.get_running_loop().call_later(GARBAGE, self._look_for_garbage)
 
     def _listen_for_the_end(self) -> None:
         """On SIGTERM and SIGINT sockets are told where to go on, before the server closes them without a word."""

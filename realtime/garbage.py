@@ -6,6 +6,7 @@ objects need no search to be freed. What does need one is a closed connection, s
 """
 
 import gc
+import time
 
 YOUNG = (700, 10)  # Python's own: looking through young objects takes a millisecond
 NEVER = 1_000_000
@@ -18,20 +19,23 @@ class Garbage:
 
     def __init__(self) -> None:
         self._closed = 0
+        self._looked = time.monotonic()
 
     def tame(self) -> None:
-        """From now on old objects are only looked through when `look` or `closed` say so."""
-        gc.collect()
+        """From now on old objects are only looked through by `look`."""
+        self.look()
         gc.freeze()  # what is there now stays: modules, the schema
         gc.set_threshold(*YOUNG, NEVER)
 
-    def closed(self, still_open: int) -> None:
+    def closed(self) -> None:
         """One more connection is closed."""
         self._closed += 1
-        if self._closed >= max(CLOSED, still_open / 4):
-            self.look()
+
+    def is_due(self, still_open: int) -> bool:
+        """Whether it is time to look. Requests over HTTP leave a little behind, too."""
+        return self._closed >= max(CLOSED, still_open / 4) or time.monotonic() - self._looked > LONGEST
 
     def look(self) -> None:
-        """To be called every `LONGEST` seconds: requests over HTTP leave a little behind, too."""
-        self._closed = 0
+        """Stops everything meanwhile: choose a moment when nobody is coming in."""
+        self._closed, self._looked = 0, time.monotonic()
         gc.collect()

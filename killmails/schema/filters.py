@@ -69,7 +69,7 @@ KillmailFilter: type[graphene.InputObjectType] = _input(
     "What is wanted of a killmail: all of these fields, and of a list any. Without a field it wants every killmail; "
     "null is the same as no field. Where a killmail lacks the value that a field asks for, the field is not met. "
     f"Filters may nest {MAX_DEPTH} deep, {MAX_FILTERS} of them in all, with {MAX_VALUES} ids, labels and bands in all. "
-    "One that can never match is refused, with the code BAD_FILTER.",
+    "One that can be seen never to match is refused, with the code BAD_FILTER.",
     {
         **_fields(VICTIM, BY_ANYONE),
         **_fields(ATTACKER[len(VICTIM) :], BY_ATTACKER),

@@ -12,8 +12,9 @@ import pytest
 import redis
 from channels.layers import InMemoryChannelLayer
 
-from realtime import doorbell
+from realtime import canary, doorbell
 from realtime.doorbell import Listener, ring
+from realtime.pulse import Status
 from tests.services import Redis
 
 MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
@@ -273,6 +274,123 @@ def test_listener_ends_when_it_is_cancelled_at_any_moment(monkeypatch):
     for delay in range(40):
         with Ear():
             time.sleep(delay * 0.0005)
+
+
+# What is proven
+
+
+def test_process_without_a_listener_has_no_connections():
+    assert doorbell.status() == asyncio.run(doorbell.check(1.0)) == Status("not-initialized", "not-initialized", None)
+
+
+def test_heartbeat_that_comes_back_proves_both_connections_to_any_event_loop():
+    with Ear():
+        _wait_for(lambda: asyncio.run(doorbell.check(1.0)).connected)
+        status = doorbell.status()
+        assert (status.publish, status.subscribe) == ("ready", "ready")
+        assert 0 < status.round_trip < 1.0
+    status = asyncio.run(doorbell.check(1.0))
+    assert (status.publish, status.subscribe, status.connected) == ("end", "end", False)
+
+
+def test_heartbeat_of_another_process_proves_the_subscription_only(layer, monkeypatch):
+    class Foreign(InMemoryChannelLayer):
+        """What is sent arrives as if another process had sent it."""
+
+        async def group_send(self, group, message):
+            await super().group_send(group, message | {"from": "elsewhere:1:aa"})
+
+    monkeypatch.setattr(doorbell, "HEARTBEAT", 0.05)
+    layer(Foreign())
+    with Ear() as ear:
+        _wait_for(lambda: ear.heard)
+        status = asyncio.run(doorbell.check(0.3))
+    assert status == Status("ready", "ready", None)
+    assert not status.connected
+
+
+def test_those_who_ask_together_share_one_heartbeat(layer, monkeypatch):
+    class Counting(InMemoryChannelLayer):
+        sent = 0
+
+        async def group_send(self, group, message):
+            self.sent += 1
+            await super().group_send(group, message)
+
+    async def ask(count):
+        return await asyncio.gather(*(doorbell.check(1.0) for _ in range(count)))
+
+    monkeypatch.setattr(doorbell, "HEARTBEAT", 60.0)
+    counting = layer(Counting())
+    with Ear():
+        _wait_for(lambda: asyncio.run(doorbell.check(1.0)).connected)
+        time.sleep(doorbell.FRESH)
+        before = counting.sent
+        assert all(status.connected for status in asyncio.run(ask(100)))
+        assert counting.sent == before + 1
+
+
+def test_failing_connection_is_not_tried_more_often_because_somebody_asks(layer, monkeypatch):
+    monkeypatch.setattr(doorbell, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(doorbell, "FRESH", 0.0)
+    broken = layer(BrokenLayer())
+    with Ear():
+        _wait_for(lambda: broken.sent)
+        begun, before = time.monotonic(), broken.sent
+        for _ in range(50):
+            asyncio.run(doorbell.check(0.01))
+        assert broken.sent - before <= (time.monotonic() - begun) / 0.1 + 1
+
+
+class BrokenLayer(InMemoryChannelLayer):
+    sent = 0
+
+    async def group_send(self, group, message):
+        self.sent += 1
+        raise OSError("no Redis")
+
+
+# Canaries
+
+
+async def _beside_a_listener(scenario, **more):
+    """In one loop: a layer in memory reaches no further. The result, and what the listener would have looked for."""
+    woken = []
+    listening = asyncio.create_task(Listener(woken.append, lambda: 0, **more).run())
+    await asyncio.sleep(0)
+    try:
+        return await scenario, woken
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+def test_canary_is_answered_by_who_listens_and_wakes_nobody(monkeypatch):
+    monkeypatch.setattr(doorbell, "HEARTBEAT", 60.0)
+    monkeypatch.setattr(canary, "LATER", 0.05)
+    flight, woken = asyncio.run(_beside_a_listener(canary.send_canary(5.0)))
+    assert list(flight.answers) == [doorbell.own_id()]
+    assert all(0 < seconds < 5 for seconds in (flight.heard, *flight.answers.values()))
+    assert woken == []
+
+
+def test_who_only_overhears_answers_no_canary():
+    overheard = []
+    flight, _ = asyncio.run(_beside_a_listener(canary.send_canary(0.3), overheard=overheard.append))
+    assert flight.answers == {}
+    assert "doorbell.canary" in [message["type"] for message in overheard]
+
+
+def test_canary_that_is_none_harms_nobody(monkeypatch):
+    monkeypatch.setattr(canary, "LATER", 0.05)
+
+    async def scenario():
+        for message in ({"type": "doorbell.canary"}, {"type": "doorbell.canary", "sent": 1, "reply": "no such"}, {}):
+            await doorbell.get_channel_layer().group_send(doorbell.GROUP, message)
+        return await canary.send_canary(5.0)
+
+    flight, _ = asyncio.run(_beside_a_listener(scenario()))
+    assert list(flight.answers) == [doorbell.own_id()]
 
 
 # With a real Redis

@@ -14,22 +14,27 @@ before, kept = full(), []
 for number in range(300_000):  # lists that stay: their number grows by far more than a quarter
     kept.append([])
 grown = full() - before
-for number in range(125):
-    one.closed(still_open=100)
-closed = full() - before - grown
+dues = []
+for number in range(50):
+    dues.append(one.is_due(still_open=100))
+    one.closed()
+dues += [one.is_due(still_open=100), one.is_due(still_open=1000)]
+before = full()
 one.look()
-print(grown > 0, closed, full() - before - grown - closed)
+print(grown > 0, any(dues[:50]), *dues[50:], full() - before, one.is_due(still_open=100))
 """
 
 
 def _collections(tame):
-    """Whether growth alone brought full collections; how many 125 closed connections brought, and a look."""
+    """Whether growth alone brought full collections; whether it was time to look before 50 connections were closed,
+    and then with 100 and with 1,000 open; how many collections a look brought, and whether it was time still.
+    """
     command = [sys.executable, "-c", SCRIPT.replace("{tame}", tame)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 def test_growth_brings_no_full_collection_and_closed_connections_do():
-    assert _collections("one.tame()") == ["False", "2", "1"]
+    assert _collections("one.tame()") == ["False", "False", "True", "False", "1", "False"]
 
 
 def test_python_left_alone_would_look_through_everything_as_it_grows():
