@@ -268,4 +268,4 @@ def test_addresses_that_do_not_answer_share_the_time(monkeypatch):
     with pytest.raises(UpstreamUnreachable):
         Client("tests", 0.9).get("http://name.example/")
     assert len(waited) == 3
-    assert time.monotonic() - begun < 1.2
+    assert sum(waited) < 1.2  # and not 0.9 for each

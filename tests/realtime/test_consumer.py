@@ -101,7 +101,7 @@ def test_socket_without_connection_init_is_closed_with_4408(board, monkeypatch):
     monkeypatch.setattr(consumer_module, "INIT_LIMIT", 0.2)
     started = time.monotonic()
     assert _closed_after(board, {"type": "ping"}) == (4408, "Connection initialisation timeout")
-    assert 0.2 <= time.monotonic() - started < 1.0
+    assert 0.2 <= time.monotonic() - started < 5.0  # and not ten
 
 
 def test_socket_that_is_initialised_in_time_stays(board, monkeypatch):

@@ -184,7 +184,7 @@ def test_hanging_layer_holds_nobody_up_and_is_given_up(layer, monkeypatch, caplo
     started = time.monotonic()
     for number in range(2, 101):
         ring(number)
-    assert time.monotonic() - started < 0.2
+    assert time.monotonic() - started < 2  # and not 0.3 for each
     _wait_for(lambda: recording.sent == [1, 100])
     recording.hold.set()
     ring(101)
@@ -484,7 +484,7 @@ def test_ring_holds_nobody_up_while_redis_hangs(pubsub):
             started = time.monotonic()
             for number in range(2, 500):
                 ring(number)
-            assert time.monotonic() - started < 0.3
+            assert time.monotonic() - started < 2  # and not two for each
         finally:
             pubsub.resume()
 
