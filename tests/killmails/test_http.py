@@ -264,7 +264,6 @@ def test_addresses_that_do_not_answer_share_the_time(monkeypatch):
         raise TimeoutError
 
     monkeypatch.setattr(socket.socket, "connect", slow)
-    begun = time.monotonic()
     with pytest.raises(UpstreamUnreachable):
         Client("tests", 0.9).get("http://name.example/")
     assert len(waited) == 3
