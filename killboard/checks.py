@@ -37,5 +37,6 @@ def obey_checks(kind: str) -> None:
         alone.claim(kind)
     for message in run_checks(tags=[TAG], include_deployment_checks=True):
         if message.is_serious():
-            print(f"killboard does not start: {message.id}: {message.msg} {message.hint}", file=sys.stderr)
+            # Not sys.stderr: Celery makes log lines of that.
+            print(f"killboard does not start: {message.id}: {message.msg} {message.hint}", file=sys.__stderr__)
             sys.exit(2)

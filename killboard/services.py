@@ -61,7 +61,7 @@ def _ask(*asks: Callable[[], None]) -> None:
             for ask in asks:
                 thread.submit(ask).result()
     except ServiceError as error:
-        print(f"killboard does not start: {error}", file=sys.stderr)
+        print(f"killboard does not start: {error}", file=sys.__stderr__)
         sys.exit(error.exit_code)
 
 

@@ -204,7 +204,7 @@ def test_no_second_process_joins_a_board_in_memory_but_commands_work_beside_it(b
             "Set REDIS_URL for both, or stop the other one."
         )
         assert "Traceback" not in process.log.read_text()
-    for command in (["migrate", "--check"], ["check"], ["graphql_schema", "--out", str(board.folder / "schema")]):
+    for command in (["migrate", "--check"], ["check"], ["graphql_schema", "--out", str(board.folder / "schema.graphql")]):
         result = board.manage(*command)
         assert (result.returncode, result.stderr) == (0, ""), command
 
@@ -219,7 +219,8 @@ def test_ctrl_c_while_it_starts_is_quiet(embedded: Board) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         embedded.env |= {"FEED": "auto", "R2Z2_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
         process = embedded.start("serve", *embedded.serve_command)
-        silent.accept()
+        with silent.accept()[0] as connection:
+            assert connection.recv(10).startswith(b"GET /")  # it is the board that asks, and no stray
         code, seconds = ended(process, signal.SIGINT)
     assert (code, process.log.read_text()) == (130, "")
     assert seconds < 10
