@@ -93,10 +93,9 @@ def _test_environment() -> tuple[str, list[str]]:
 
 
 def _test_ping() -> tuple[str, list[str]]:
-    with settings.REDIS.client(STEP_LIMIT) as client:
-        begun = time.monotonic()
-        client.ping()
-        return f"answered in {_ms(time.monotonic() - begun)}", []
+    begun = time.monotonic()
+    settings.REDIS.ping(STEP_LIMIT)
+    return f"dialled and answered in {_ms(time.monotonic() - begun)}", []
 
 
 def _test_pubsub() -> tuple[str, list[str]]:

@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -33,9 +34,7 @@ class _Kept:
             if time.monotonic() - self._failed < 1.0:
                 return None
             try:
-                if self._client is None:
-                    self._client = settings.REDIS.client(STEP_LIMIT)
-                return _token(self._client)
+                return self._ask()
             except (redis.RedisError, OSError) as error:
                 logger.debug("Redis does not tell which one it is (%s).", type(error).__name__)
                 self._failed = time.monotonic()
@@ -43,6 +42,16 @@ class _Kept:
                 with suppress(Exception):
                     client.close()
                 return None
+
+    def _ask(self) -> bytes:
+        if self._client is None:
+            self._client = settings.REDIS.client(STEP_LIMIT)
+        try:
+            return _token(self._client)
+        except redis.exceptions.MovedError:  # a cluster behind one address, as managed ones are
+            self._client.close()
+            self._client = replace(settings.REDIS, kind="redis+cluster").client(STEP_LIMIT)
+            return _token(self._client)
 
 
 def _token(client: Any) -> bytes:

@@ -62,6 +62,7 @@ class Pulse:
     def come_back(self, sent: float) -> None:
         self._back_at = time.monotonic()
         self._round_trip = self._back_at - sent
+        self.publishing.prove()  # it may be here before the word that it was taken
 
     def end(self) -> None:
         self.publishing.end()

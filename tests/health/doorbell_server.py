@@ -21,9 +21,9 @@ from tests.realtime.running_server import running_server
 
 
 @contextlib.contextmanager
-def configured(url):
+def configured(url, sentinel_password=""):
     """Settings as REDIS_URL makes them; "" is a board without Redis. With no doorbell of another test."""
-    address = read_redis_address(url)[0] if url else None
+    address = read_redis_address(url, "", "", sentinel_password)[0] if url else None
     config = {"hosts": [address.layer_host()], "prefix": address.prefix} if address else {}
     backend = "channels_redis.pubsub.RedisPubSubChannelLayer" if address else "channels.layers.InMemoryChannelLayer"
     layers = {"default": {"BACKEND": backend, "CONFIG": config}}
@@ -75,9 +75,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def doorbell_server(url):
+def doorbell_server(url, sentinel_password=""):
     """One that runs, with this REDIS_URL."""
-    with configured(url):
+    with configured(url, sentinel_password):
         server = Server()
         with running_server(server, lifespan="on") as server.port:
             yield server
