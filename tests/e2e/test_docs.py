@@ -46,6 +46,8 @@ ELSEWHERE = {
     "./test tests/killmails/test_store.py": "tests/test_commands.py",
     "./test --long": "by hand and by CI",
     ".venv/bin/python manage.py new_epoch": "tests/e2e/test_epochs.py",
+    ".venv/bin/python manage.py diagnose": "tests/e2e/test_health.py",
+    ".venv/bin/python manage.py diagnose --json": "tests/e2e/test_health.py",
     ".venv/bin/pip install -r benchmarks/requirements.txt": "by hand: the benchmark needs more packages than the tests",
     ".venv/bin/python -m benchmarks.fanout": "tests/test_benchmarks.py",
     ".venv/bin/python -m benchmarks.doorbell": "tests/test_benchmarks.py",

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -71,12 +72,12 @@ class Whole(NamedTuple):
     rabbitmq: RabbitMQ
     redis: Redis
     server: int  # its process
-    feed: FakeR2Z2
+    subscriber: Socket
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
-    """A board on services of its own: a server, a worker with everything, beat."""
+    """A board on services of its own: a server with one socket, a worker for everything, beat; and one killmail."""
     with ExitStack() as stack:
         services: list[Service] = [RabbitMQ(), Redis(), PostgreSQL()]
         for service in services:
@@ -87,6 +88,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         rabbitmq, redis, postgresql = services
         feed = stack.enter_context(FakeR2Z2())
         feed.point(1)
+        feed.put(1, raw_package(1))
         # PostgreSQL trusts everybody, and takes any password.
         env = {"DATABASE_URL": postgresql.url.replace("postgres@", f"postgres:{PASSWORD}@"), "REDIS_URL": redis.url}
         env |= {"RABBITMQ_URL": rabbitmq.url, "R2Z2_URL": feed.url, "FEED": "live", "WORKER_ID": "7"}
@@ -94,10 +96,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         with board:
             migrated = board.manage("migrate")
             assert migrated.returncode == 0, migrated.stderr
-            board.worker("all", "-Q", "feed,bulk", "-c", "1")
-            board.beat()
             server = board.uvicorn()
-            yield Whole(board, postgresql, rabbitmq, redis, server.popen.pid, feed)
+            with Socket(board) as subscriber:
+                subscriber.subscribe("s", EVENTS)
+                assert subscriber.hear()["payload"]["data"]["killmailEvents"]["kind"] == "CHECKPOINT"
+                board.worker("all", "-Q", "feed,bulk", "-c", "1")
+                board.beat()
+                yield Whole(board, postgresql, rabbitmq, redis, server.popen.pid, subscriber)
 
 
 def expect_ok(board: Board) -> Answer:
@@ -108,15 +113,10 @@ def expect_ok(board: Board) -> Answer:
 def test_a_board_on_which_all_is_well_says_so_and_what_it_does(whole: Whole) -> None:
     board = whole.board
     expect_ok(board)
-    with Socket(board) as socket:
-        socket.subscribe("s", EVENTS)
-        assert socket.hear()["payload"]["data"]["killmailEvents"]["kind"] == "CHECKPOINT"
-        whole.feed.put(1, raw_package(1))
-        assert socket.hear(30)["payload"]["data"]["killmailEvents"]["kind"] == "ADDED"
-        wait_until(lambda: ask(board).parts["workers"]["workers"][0]["counted"].get("stored") == {"added": 1}, 30)
-        answer = ask(board)
-        metrics = ask(board, "/metrics")
-    parts = answer.parts
+    assert whole.subscriber.hear(30)["payload"]["data"]["killmailEvents"]["kind"] == "ADDED"
+    wait_until(lambda: ask(board).parts["workers"]["workers"][0]["counted"].get("stored") == {"added": 1}, 30)
+    parts = ask(board).parts
+    metrics = ask(board, "/metrics")
     assert list(parts) == PARTS
     assert {part["status"] for part in parts.values()} == {"ok"}
     assert {part["hint"] for part in parts.values()} == {""}
@@ -237,6 +237,24 @@ def test_metrics_are_for_this_machine_and_not_for_whom_a_proxy_here_forwards(who
     assert ask(whole.board, "/metrics").status == 200
     for headers in ({"X-Forwarded-For": "6.6.6.6"}, {"X-Forwarded-For": "127.0.0.1"}, {"Forwarded": "for=1.2.3.4"}):
         assert ask(whole.board, "/metrics", **headers).status == 403
+
+
+def test_whoever_ends_says_so_and_is_not_missed(whole: Whole) -> None:
+    """The last of those that share a board: it ends it."""
+
+    def living() -> list[tuple]:
+        with psycopg.connect(whole.postgresql.url) as connection:
+            return connection.execute("SELECT kind FROM health_process ORDER BY kind").fetchall()
+
+    server, worker, beat = whole.board.processes
+    assert living() == [("beat",), ("server",), ("worker",)]
+    for process in (worker, beat):
+        process.stop()
+    assert living() == [("server",)]
+    parts = ask(whole.board).parts
+    assert [parts[name]["status"] for name in ("workers", "beat")] == ["down", "degraded"]
+    server.stop()
+    assert living() == []
 
 
 def test_the_board_in_one_process_needs_neither_redis_nor_rabbitmq(board: Board) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -167,6 +169,15 @@ def test_two_workers_of_one_name_are_one_line() -> None:
     }
     assert found['killboard_killmails_stored_total{outcome="added",worker="worker a"}'] == 2
     assert found["killboard_workers_alive"] == 2
+
+
+def test_every_metric_is_in_the_documents() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "health.md").read_text()
+    workers = ok(True, workers=[worker("a", upstream={"200": 1}, stored={"added": 1})])
+    lines = metrics.render(PARTS | {"workers": workers}).decode().splitlines()
+    names = {line.split()[2] for line in lines if line.startswith("# TYPE killboard_")}
+    told = set(re.findall(r"`(killboard_\w+)", text))
+    assert {name.removesuffix("_total") for name in told} == {name.removesuffix("_total") for name in names}
 
 
 # Nothing that is secret
