@@ -14,7 +14,7 @@ FILES = [path for app in APPS for path in sorted((ROOT / app).rglob("*.py")) if 
 # A module, and what of the project it may import; the longest name that fits counts. Also in docs/architecture.md.
 MAY_IMPORT = {
     "killboard": ("killboard", "killmails.schema", "killmails.events", "realtime", "health"),
-    "killboard.feed_step": ("killmails.ingest", "killmails.upstream"),
+    "killboard.feed_step": ("killboard.queues", "killmails.ingest", "killmails.upstream"),
     "killboard.registration": ("killboard", "health", "killmails.ingest", "killmails.upstream"),
     "killboard.asgi": ("killboard", "killmails.events", "killmails.universe", "realtime", "health"),
     "killboard.management": (
