@@ -3,6 +3,7 @@
 import logging
 import ssl
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -31,14 +32,20 @@ class ServiceError(Exception):
         self.exit_code = exit_code
 
 
-@cache
 def require_services(kind: str = "server") -> None:
-    """Ends the process when a check refuses it or a service that is set does not answer (exit code 2), or lacks its
-    tables (5).
-
-    Asks once in a process: a `server`, `worker` or `beat`.
+    """Ends this process, a `server`, `worker` or `beat`, when a check refuses it or a service does not answer (exit
+    code 2), or lacks its tables (5). Asks once, also in a process that is all three.
     """
-    obey_checks(kind)
+    with _lock:
+        obey_checks(kind)
+        _require_answers()
+
+
+_lock = threading.Lock()
+
+
+@cache
+def _require_answers() -> None:
     _ask(_ask_database, _ask_redis, _ask_rabbitmq, _ask_for_tables)
     pubsub = "Redis (distributed)" if settings.USE_REDIS_PUBSUB else "In-memory (single process only)"
     logger.info("PubSub: %s", pubsub)

@@ -187,7 +187,8 @@ def test_services_that_do_not_answer_are_named_without_their_password(embedded: 
 
 def test_no_second_process_joins_a_board_in_memory_but_commands_work_beside_it(board: Board) -> None:
     serve = board.processes[0]
-    serve.wait_for("PubSub: In-memory (single process only)")
+    serve.wait_for("killboard.services: PubSub: In-memory (single process only)")
+    assert serve.log.read_text().count("killboard.services: PubSub: ") == 1
     celery = [str(BIN / "celery"), "-A", "killboard"]
     commands = {
         "second-serve": [*board.serve_command, f"--port={free_port()}"],
@@ -204,7 +205,8 @@ def test_no_second_process_joins_a_board_in_memory_but_commands_work_beside_it(b
             "Set REDIS_URL for both, or stop the other one."
         )
         assert "Traceback" not in process.log.read_text()
-    for command in (["migrate", "--check"], ["check"], ["graphql_schema", "--out", str(board.folder / "schema.graphql")]):
+    schema = str(board.folder / "schema.graphql")
+    for command in (["migrate", "--check"], ["check"], ["graphql_schema", "--out", schema]):
         result = board.manage(*command)
         assert (result.returncode, result.stderr) == (0, ""), command
 
