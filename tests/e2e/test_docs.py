@@ -126,8 +126,25 @@ def test_a_command_that_ends_does_what_it_should(documented_board: Board, comman
 def test_a_question_by_curl_is_answered(board: Board, line: str) -> None:
     command = shlex.split(line.replace("http://localhost:4000", board.url))
     result = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    assert result.stdout.startswith('{"data":{')
+    assert result.stdout.startswith('{"status":"ok"' if "/health" in line else '{"data":{')
     assert '"errors"' not in result.stdout
+
+
+GRAPHQL = [text for document in DOCUMENTS for language, text in blocks(document) if language == "graphql"]
+
+
+@pytest.mark.parametrize("text", GRAPHQL)
+def test_every_example_in_graphql_is_answered(board: Board, text: str) -> None:
+    """A query over HTTP; a subscription is told where the log stands."""
+    operation = engine.prepare(text, None, None)
+    if operation.kind is OperationType.SUBSCRIPTION:
+        subscriber = GqlSubscriber(board.websocket_url, 1, text)
+        assert subscriber.wait(20)[0]["killmailEvents"]["kind"] == "CHECKPOINT"
+    else:
+        request = urllib.request.Request(f"{board.url}/graphql", json.dumps({"query": text}).encode())
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert "errors" not in json.load(answer)
 
 
 @pytest.fixture
