@@ -14,6 +14,7 @@ from django.db import connections
 
 from killboard.feed_step import FeedStep
 from killboard.queues import BULK_QUEUE, DEAD_LETTERS, WORK_QUEUES
+from killboard.registration import RegistryStep, register_beat
 from killboard.services import require_services
 from killboard.worker import SOFT_SHUTDOWN, DeadLetterStep, end_in_time
 
@@ -75,7 +76,7 @@ app.conf.update(
     dead_letters=DEAD_LETTERS if settings.RABBITMQ_URL else None,  # ours: a queue of files has none
 )
 app.autodiscover_tasks(["killmails"])
-app.steps["worker"].add(FeedStep)
+app.steps["worker"].update({FeedStep, RegistryStep})
 app.steps["consumer"].add(DeadLetterStep)
 worker_shutting_down.connect(end_in_time)
 
@@ -91,9 +92,10 @@ def _log_like_the_others(loglevel: int, **_: object) -> None:
 def _prepare_worker(**_: object) -> None:
     # A pool of connections does not survive the fork of the worker's children.
     connections.settings["default"]["OPTIONS"].pop("pool", None)
-    require_services()
+    require_services("worker")
 
 
 @beat_init.connect
 def _prepare_beat(**_: object) -> None:
-    require_services()
+    require_services("beat")
+    register_beat()
