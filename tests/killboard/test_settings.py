@@ -63,6 +63,13 @@ def test_v2_the_usual_spellings_of_true(read: Any, spelling: str) -> None:
     assert read(USE_REDIS_PUBSUB=spelling, REDIS_URL="redis://host", SECRET_KEY=KEY)["USE_REDIS_PUBSUB"] is True
 
 
+@pytest.mark.parametrize("spelling", ["False", "0", "no", "off", "FALSE"])
+def test_v2_the_usual_spellings_of_false(read: Any, spelling: str) -> None:
+    values = read(USE_REDIS_PUBSUB=spelling, REDIS_URL="redis://host", SECRET_KEY=KEY)
+    assert (values["USE_REDIS_PUBSUB"], values["REDIS"]) == (False, None)
+    assert "InMemory" in values["CHANNEL_LAYERS"]["default"]["BACKEND"]
+
+
 def test_v2_ture_is_refused(read: Any) -> None:
     message = refused(read, USE_REDIS_PUBSUB="ture", REDIS_URL="redis://host")
     assert message.startswith("USE_REDIS_PUBSUB: 'ture' is neither true nor false; write USE_REDIS_PUBSUB=true or ")
@@ -220,13 +227,15 @@ def test_contact_goes_into_a_header_so_it_must_be_ascii(read: Any) -> None:
 
 
 def test_errors_are_not_shown_to_everybody(read: Any) -> None:
-    assert refused(read, HOST="0.0.0.0").startswith("DEBUG: true shows errors to everybody")
+    message = refused(read, HOST="0.0.0.0")
+    assert message.startswith("DEBUG: true shows errors to everybody")
+    assert message.endswith("set DEBUG=false and REDIS_URL.")
     assert read(HOST="0.0.0.0", DEBUG="false", SECRET_KEY=KEY)["HOST"] == "0.0.0.0"
 
 
 def test_the_page_for_errors_hides_addresses() -> None:
     shown = AddressesHidden().get_safe_settings()
-    for name in ("REDIS_URL", "RABBITMQ_URL", "DATABASE_URL", "CHANNEL_LAYERS", "DATABASES", "SECRET_KEY"):
+    for name in ("REDIS_URL", "RABBITMQ_URL", "DATABASE_URL", "REDIS", "METRICS_TOKEN", "CHANNEL_LAYERS", "SECRET_KEY"):
         assert shown[name] == AddressesHidden.cleansed_substitute, name
 
 
@@ -235,12 +244,18 @@ def test_a_folder_that_cannot_be_made_is_refused(read: Any, tmp_path: Path) -> N
     assert refused(read, DATA_DIR=str(tmp_path / "file" / "data")).startswith("DATA_DIR: ")
 
 
-def test_a_refusal_ends_the_process_with_one_line_and_exit_code_2() -> None:
-    environment = os.environ | {"USE_REDIS_PUBSUB": "ture"}
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"USE_REDIS_PUBSUB": "ture"}, "USE_REDIS_PUBSUB: 'ture' is neither true nor false; "),
+        ({"USE_REDIS_PUBSUB": "true", "REDIS_URL": ""}, "REDIS_URL: is missing while USE_REDIS_PUBSUB=true; "),
+    ],
+)
+def test_v1_v2_a_refusal_ends_the_process_with_one_line_and_exit_code_2(variables: dict[str, str], line: str) -> None:
     command = [sys.executable, "manage.py", "check"]
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("killboard does not start: USE_REDIS_PUBSUB: 'ture'")
+    assert result.stderr.startswith(f"killboard does not start: {line}")
     assert result.stderr.count("\n") == 1
 
 
