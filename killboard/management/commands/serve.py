@@ -19,6 +19,7 @@ import uvicorn
 from django.conf import settings
 from django.core.management import BaseCommand, CommandError, call_command
 
+from killboard.checks import obey_checks
 from killboard.embedded import Worker
 from killboard.services import ask_services
 from killmails.errors import KillmailError
@@ -53,6 +54,7 @@ class Command(BaseCommand):
         parser.add_argument("--feed-decided", default="", help=argparse.SUPPRESS)
 
     def handle(self, *args: Any, port: int, feed_decided: str, **options: Any) -> None:
+        obey_checks("server")
         listening = _listen(port)
         why = feed_decided or self._decide_feed()
         ask_services()
