@@ -127,7 +127,7 @@ def _read(env: Environment) -> dict[str, Any]:
     host = env.text("HOST", "127.0.0.1")
     if debug and host not in LOOPBACK:
         raise SettingError(
-            f"DEBUG: true shows errors to everybody, and HOST={host} lets everybody in; set DEBUG=false."
+            f"DEBUG: true shows errors to everybody, and HOST={host} lets everybody in; set DEBUG=false and REDIS_URL."
         )
     feed_asked, feed = _feed(env, data_dir, services, database_url)
     file = data_dir / ("recorded.sqlite3" if feed == "recorded" else "killboard.sqlite3")
