@@ -6,8 +6,8 @@ both are bounded here, in the order of the document's own size.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from graphql import (
     DocumentNode,
@@ -31,14 +31,25 @@ from graphql import (
 
 MAX_REPEATS = 10_000  # pairs of fields with the same name, which validation compares
 MAX_DEPTH = 10  # fields in fields
-MAX_COST = 200_000  # fields that a query may be answered with: 100 killmails with everything on them, half a second
-MAX_EVENT_COST = 2_000  # fields of one event: everything on a killmail
+MAX_COST = 100_000  # fields that a query may be answered with: 100 killmails with everything on them, half a second
+MAX_EVENT_COST = 2_000  # fields of one event: twice everything on a killmail
 LIST = 10  # how many a list is taken to hold that has no `first`
+INNER_LIST = 2  # and one within such a list: what a container holds, say
 PAGE = 100  # what `first` is taken to be where it is a variable
 # The schema's own lists lead into each other without end; nobody needs more of them in each other.
 ENDLESS = {"fields", "interfaces", "possibleTypes", "inputFields"}
 MAX_ENDLESS = 3
 META = {"__schema": SchemaMetaFieldDef, "__type": TypeMetaFieldDef}
+
+
+class Way(NamedTuple):
+    """How one came to a selection: `page`: how many the list among its fields holds, where that was said; `listed`:
+    whether through a list without `first`; `endless`: through how many of the schema's own lists.
+    """
+
+    page: int | None = None
+    listed: bool = False
+    endless: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +88,7 @@ def check_cost(schema: GraphQLSchema, document: DocumentNode) -> None:
         root = schema.get_root_type(node.operation) if isinstance(node, OperationDefinitionNode) else None
         if root is None or not isinstance(node, OperationDefinitionNode):
             continue
-        cost = measure.selections(node.selection_set, root)
+        cost = measure.selections(node.selection_set, root, Way())
         if cost.depth > MAX_DEPTH:
             raise _refused("DEPTH", f"Fields lie {cost.depth} deep, and may lie {MAX_DEPTH} deep.")
         most = MAX_EVENT_COST if node.operation is OperationType.SUBSCRIPTION else MAX_COST
@@ -87,54 +98,50 @@ def check_cost(schema: GraphQLSchema, document: DocumentNode) -> None:
             )
 
 
-@dataclass
 class _Measure:
-    schema: GraphQLSchema
-    document: DocumentNode
-    _seen: dict[tuple[str, int | None, int], Cost] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        definitions = self.document.definitions
+    def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
+        self._schema = schema
+        definitions = document.definitions
         self._fragments = {node.name.value: node for node in definitions if isinstance(node, FragmentDefinitionNode)}
+        self._seen: dict[tuple[str, Way], Cost] = {}
 
-    def selections(
-        self, node: SelectionSetNode, parent: GraphQLNamedType, page: int | None = None, endless: int = 0
-    ) -> Cost:
-        """`page`: how many the list among these fields holds; `endless`: how many of the schema's lists lead here."""
+    def selections(self, node: SelectionSetNode, parent: GraphQLNamedType, way: Way) -> Cost:
         cost = Cost()
         for selection in node.selections:
             if isinstance(selection, FieldNode):
-                cost += self._field(selection, parent, page, endless)
+                cost += self._field(selection, parent, way)
             elif isinstance(selection, InlineFragmentNode):
-                named = selection.type_condition and self.schema.get_type(selection.type_condition.name.value)
-                cost += self.selections(selection.selection_set, named or parent, page, endless)
+                named = selection.type_condition and self._schema.get_type(selection.type_condition.name.value)
+                cost += self.selections(selection.selection_set, named or parent, way)
             elif isinstance(selection, FragmentSpreadNode):
-                cost += self._fragment(selection.name.value, page, endless)
+                cost += self._fragment(selection.name.value, way)
         return cost
 
-    def _fragment(self, name: str, page: int | None, endless: int) -> Cost:
-        key = name, page, endless
-        if key not in self._seen:
+    def _fragment(self, name: str, way: Way) -> Cost:
+        if (name, way) not in self._seen:
             fragment = self._fragments[name]
-            named = self.schema.get_type(fragment.type_condition.name.value)
+            named = self._schema.get_type(fragment.type_condition.name.value)
             assert named is not None  # the document is valid
-            self._seen[key] = self.selections(fragment.selection_set, named, page, endless)
-        return self._seen[key]
+            self._seen[name, way] = self.selections(fragment.selection_set, named, way)
+        return self._seen[name, way]
 
-    def _field(self, node: FieldNode, parent: GraphQLNamedType, page: int | None, endless: int) -> Cost:
+    def _field(self, node: FieldNode, parent: GraphQLNamedType, way: Way) -> Cost:
         name = node.name.value
         definition: Any = META.get(name) or getattr(parent, "fields", {}).get(name)
         if node.selection_set is None or definition is None:
             return Cost(1, 1)
+        named = get_named_type(definition.type)
         if name.startswith("__") or parent.name.startswith("__"):
-            endless += name in ENDLESS
+            endless = way.endless + (name in ENDLESS)
             if endless > MAX_ENDLESS:
                 raise _refused("DEPTH", f"The schema's own lists nest {endless} deep, and may nest {MAX_ENDLESS} deep.")
-            inner = self.selections(node.selection_set, get_named_type(definition.type), None, endless)
+            inner = self.selections(node.selection_set, named, Way(endless=endless))
             return Cost(1 + inner.fields, 1)  # the schema's own depth is bounded by its lists
-        kind = get_nullable_type(definition.type)
-        times = (LIST if page is None else page) if is_list_type(kind) else 1
-        inner = self.selections(node.selection_set, get_named_type(definition.type), _page(node, definition), endless)
+        times, listed = 1, way.listed
+        if is_list_type(get_nullable_type(definition.type)):
+            times = way.page if way.page is not None else INNER_LIST if way.listed else LIST
+            listed = way.listed or way.page is None
+        inner = self.selections(node.selection_set, named, Way(_page(node, definition), listed))
         return Cost(1 + times * inner.fields, 1 + inner.depth)
 
 

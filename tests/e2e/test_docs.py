@@ -1,5 +1,6 @@
 """The documents do not lie: each command and example in them is run, each setting and link is there."""
 
+import json
 import re
 import shlex
 import signal
@@ -9,8 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from django.conf import settings
+from graphql import OperationType
+from websockets.sync.client import connect
 
+from killboard.engine import engine
 from killboard.management.commands.serve import UVICORN
 from killmails.recording.server import RecordingServer, load_recording
 from tests.e2e.crowd import Publisher
@@ -138,13 +143,14 @@ def test_every_example_in_graphql_is_answered(board: Board, text: str) -> None:
     """A query over HTTP; a subscription is told where the log stands."""
     operation = engine.prepare(text, None, None)
     if operation.kind is OperationType.SUBSCRIPTION:
-        subscriber = GqlSubscriber(board.websocket_url, 1, text)
-        assert subscriber.wait(20)[0]["killmailEvents"]["kind"] == "CHECKPOINT"
+        with connect(board.websocket_url, subprotocols=["graphql-transport-ws"]) as ws:
+            for message in ({"type": "connection_init"}, {"type": "subscribe", "id": "1", "payload": {"query": text}}):
+                ws.send(json.dumps(message))
+                answer = json.loads(ws.recv(20))
+            assert answer["payload"]["data"]["killmailEvents"]["kind"] == "CHECKPOINT"
     else:
-        request = urllib.request.Request(f"{board.url}/graphql", json.dumps({"query": text}).encode())
-        request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            assert "errors" not in json.load(answer)
+        answer = requests.post(f"{board.url}/graphql", json={"query": text}, timeout=20).json()
+        assert "errors" not in answer
 
 
 @pytest.fixture

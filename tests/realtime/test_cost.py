@@ -7,7 +7,7 @@ import pytest
 from graphql import GraphQLError, build_schema, get_introspection_query, parse
 
 from realtime import cost
-from realtime.cost import Cost, check_cost, check_repeats
+from realtime.cost import Cost, Way, check_cost, check_repeats
 from realtime.operations import BadOperation, Engine
 
 SCHEMA = build_schema("""
@@ -21,9 +21,8 @@ SCHEMA = build_schema("""
 def _cost(query):
     document = parse(query)
     operation = document.definitions[0]
-    return cost._Measure(SCHEMA, document).selections(
-        operation.selection_set, SCHEMA.get_root_type(operation.operation)
-    )
+    root = SCHEMA.get_root_type(operation.operation)
+    return cost._Measure(SCHEMA, document).selections(operation.selection_set, root, Way())
 
 
 def _code(query, schema=SCHEMA):
@@ -38,7 +37,8 @@ def _code(query, schema=SCHEMA):
         ("{ hello }", 1, 1),
         ("{ one { id name } }", 3, 2),
         ("{ one { parts { id name } } }", 22, 3),  # 1 + 1 + 10 * 2
-        ("{ one { parts { parts { id } } } }", 112, 4),  # 1 + 1 + 10 * (1 + 10)
+        ("{ one { parts { parts { id } } } }", 32, 4),  # 1 + 1 + 10 * (1 + 2)
+        ("{ one { parts { other { parts { id } } } } }", 42, 5),  # 1 + 1 + 10 * (1 + 1 + 2)
         ("{ page { nodes { id name } next } }", 53, 3),  # 1 + 1 + 25 * 2 + 1
         ("{ page(first: 3) { nodes { id } } }", 5, 3),
         ("{ page(first: 3) { nodes { parts { id } } } }", 35, 4),  # 1 + 1 + 3 * (1 + 10)
@@ -64,13 +64,16 @@ def test_ten_fields_deep_is_accepted_and_eleven_are_refused():
 
 
 def test_event_may_cost_less_than_a_query():
-    selection = "{ parts { parts { parts { id } } } other { parts { parts { parts { id } } } } }"
-    check_cost(SCHEMA, parse("{ one " + selection + "}"))
-    assert _code("subscription { thing " + selection + "}") == "COST"
+    selection = "{ " + " ".join(f"a{n}: parts {{ ...F }}" for n in range(20)) + "} }"
+    selection += "fragment F on Thing { other { id name parts { id name parts { id name } } } }"
+    check_cost(SCHEMA, parse("{ one " + selection))
+    assert _code("subscription { thing " + selection) == "COST"
 
 
 def test_query_of_too_many_is_refused_whichever_operation_it_is():
-    costly = "{ page(first: 100) { nodes { parts { parts { parts { id name } } } } } }"
+    fields = "{ " + " ".join(f"a{n}: parts {{ id name parts {{ id name other {{ id }} }} }}" for n in range(25)) + " }"
+    costly = "{ page(first: 100) { nodes " + fields + " } }"
+    costly = costly.replace("id name other", "id name b: name c: name d: name other")
     assert _code(costly) == "COST"
     assert _code("query A { hello } query B " + costly) == "COST"
 
@@ -104,7 +107,7 @@ HOSTILE = {
     "thirty lists": "subscription { thing { " + " ".join(f"a{n}: parts {{ ...F }}" for n in range(30)) + "} }"
     "fragment F on Thing { parts { id name } other { id name } }",
     "circle of fragments": "{ one { ...F } } fragment F on Thing { other { ...F } }",
-    "nested lists": "{ one" + "{ parts" * 8 + "{ id }" + "}" * 8 + "}",
+    "nested lists": "{ page { nodes " + "{ parts" * 8 + "{ id }" + "}" * 8 + "} }",
     "nesting": "{ one" + "{ other" * 400 + "{ id }" + "}" * 400 + "}",
 }
 
