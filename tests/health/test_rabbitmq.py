@@ -20,6 +20,7 @@ pytestmark = pytest.mark.services
 @pytest.fixture
 def queue(monkeypatch) -> Iterator[Queue]:
     """A queue of the board's kind that nobody knows yet, in the place of its own ones."""
+    monkeypatch.setattr(rabbitmq, "STEP_LIMIT", 10.0)  # a busy machine is none of its business here
     queue = work_queue(f"tests-{secrets.token_hex(4)}")
     dead = Queue(f"dead-{secrets.token_hex(4)}", Exchange(""))
     conf = SimpleNamespace(task_queues=[queue], dead_letters=dead)
@@ -63,14 +64,13 @@ def test_queues_are_counted_and_what_nobody_serves_is_named(queue, monkeypatch) 
             wait_for(queue, (f"Tasks pile up in the queue {name}", 2, 1))
 
 
-def test_one_that_takes_connections_and_says_nothing_is_given_up_soon(queue, monkeypatch) -> None:
+def test_one_that_takes_connections_and_says_nothing_is_given_up_soon(monkeypatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         monkeypatch.setattr(settings, "RABBITMQ_URL", f"amqp://guest:guest@127.0.0.1:{deaf.getsockname()[1]}/")
         begun = time.monotonic()
         with pytest.raises(OSError, match="timed out"):
             rabbitmq.check()
         assert time.monotonic() - begun < 5
-        monkeypatch.undo()
 
 
 def test_without_rabbitmq_none_is_needed(monkeypatch) -> None:
