@@ -47,11 +47,22 @@ def _make_folder(data_dir: Path) -> None:
         raise SettingError(f"DATA_DIR: {data_dir} cannot be written to; change its owner or name another folder.")
 
 
-def _redis(env: Environment) -> tuple[RedisAddress | None, str]:
-    """Where Redis is, in parts and as one address; None and "" where it is not set."""
+def _redis(env: Environment) -> dict[str, Any]:
+    """Where Redis is, and the doorbell, which goes through it; REDIS builds clients, and is None in memory."""
     address, password = env.text("REDIS_URL"), env.text("REDIS_PASSWORD")
     ca_file, sentinel_password = env.text("REDIS_CA_FILE"), env.text("REDIS_SENTINEL_PASSWORD")
-    return read_redis_address(address, password, ca_file, sentinel_password) if address else (None, "")
+    redis, url = read_redis_address(address, password, ca_file, sentinel_password) if address else (None, "")
+    use_redis = env.boolean("USE_REDIS_PUBSUB", redis is not None)
+    if use_redis and redis is None:
+        raise SettingError(f"REDIS_URL: is missing while USE_REDIS_PUBSUB=true; write it like {EXAMPLES['redis']}.")
+    redis = redis if use_redis else None
+    return {
+        "REDIS_URL": url,
+        "REDIS": redis,
+        "REDIS_MASKED": masked(url) if url else "",
+        "USE_REDIS_PUBSUB": use_redis,
+        "CHANNEL_LAYERS": {"default": _channel_layer(redis)},
+    }
 
 
 def _feed(env: Environment, data_dir: Path, services: bool, database_url: str) -> tuple[str, str]:
@@ -116,12 +127,9 @@ def _secret_key(env: Environment, debug: bool) -> str:
 def _read(env: Environment) -> dict[str, Any]:
     data_dir = Path(env.text("DATA_DIR", str(BASE_DIR / "var"))).expanduser().absolute()
     database_url = env.address("DATABASE_URL", ("postgresql", "postgres"), DATABASE_EXAMPLE)
-    redis, redis_url = _redis(env)
+    redis = _redis(env)
     rabbitmq_url = env.address("RABBITMQ_URL", ("amqp", "amqps"), RABBITMQ_EXAMPLE)
-    services = bool(database_url or redis_url or rabbitmq_url)
-    use_redis = env.boolean("USE_REDIS_PUBSUB", bool(redis_url))
-    if use_redis and not redis_url:
-        raise SettingError(f"REDIS_URL: is missing while USE_REDIS_PUBSUB=true; write it like {EXAMPLES['redis']}.")
+    services = bool(database_url or redis["REDIS_URL"] or rabbitmq_url)
     _make_folder(data_dir)
     debug = env.boolean("DEBUG", not services)
     host = env.text("HOST", "127.0.0.1")
@@ -134,10 +142,7 @@ def _read(env: Environment) -> dict[str, Any]:
     return {
         "DATA_DIR": data_dir,
         "DATABASE_URL": database_url,
-        "REDIS_URL": redis_url,
-        "REDIS": redis if use_redis else None,  # what the doorbell goes through, and builds clients
-        "REDIS_MASKED": masked(redis_url) if redis_url else "",
-        "USE_REDIS_PUBSUB": use_redis,
+        **redis,
         "RABBITMQ_URL": rabbitmq_url,
         "FEED_ASKED": feed_asked,
         "FEED": feed,
@@ -153,7 +158,6 @@ def _read(env: Environment) -> dict[str, Any]:
         "LOG_FORMAT": env.choice("LOG_FORMAT", "text", ("text", "json")),
         "LOG_LEVEL": env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")).upper(),
         "DATABASES": {"default": _database(database_url, file)},
-        "CHANNEL_LAYERS": {"default": _channel_layer(redis if use_redis else None)},
         **_sockets(env),
     }
 
