@@ -11,7 +11,7 @@ from channels.layers import get_channel_layer
 
 from realtime.doorbell import GROUP, Message, own_id
 
-AGAIN = 0.5  # seconds; the first may have overtaken our own subscription
+AGAIN = 0.4  # seconds; the first may have overtaken our own subscription
 LATER = 1.0  # seconds in which another server may still answer, after the first has
 
 
@@ -51,8 +51,10 @@ async def ring_for_a_test() -> None:
 
 
 async def _send_again_and_again(reply: str, flight: Flight) -> None:
-    """Until we have heard it."""
-    while flight.heard is None:
+    """Until we have heard it; and once more, since the first one's time is mostly that of a connection being made."""
+    last = False
+    while not last:
+        last = flight.heard is not None
         message = {"type": "doorbell.canary", "reply": reply, "sent": time.monotonic()}
         await get_channel_layer().group_send(GROUP, message)
         await asyncio.sleep(AGAIN)
@@ -61,6 +63,6 @@ async def _send_again_and_again(reply: str, flight: Flight) -> None:
 def _take(flight: Flight, reply: str, message: Message) -> None:
     took = time.monotonic() - message.get("sent", 0.0)
     if message.get("type") == "doorbell.answer":
-        flight.answers.setdefault(message["from"], took)
-    elif message.get("reply") == reply and flight.heard is None:
-        flight.heard = took
+        flight.answers[message["from"]] = min(took, flight.answers.get(message["from"], took))
+    elif message.get("reply") == reply:
+        flight.heard = took if flight.heard is None else min(took, flight.heard)

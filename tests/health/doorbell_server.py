@@ -31,7 +31,7 @@ def configured(url, sentinel_password=""):
     doorbell._ringer, doorbell._listener = doorbell._Ringer(), None
     health_redis._forget()
     try:
-        with override_settings(REDIS=address, REDIS_URL=url, REDIS_MASKED=masked(url), CHANNEL_LAYERS=layers):
+        with override_settings(REDIS=address, REDIS_URL=url, REDIS_MASKED=url and masked(url), CHANNEL_LAYERS=layers):
             yield
     finally:
         doorbell._ringer, doorbell._listener = before
