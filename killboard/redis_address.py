@@ -18,6 +18,7 @@ import redis
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -57,6 +58,22 @@ class AnyNode(Connection):
 
 class AnyNodeOverTLS(AnyNode, SSLConnection):
     """The same, with the node's certificate checked."""
+
+
+class Cluster(redis.RedisCluster):
+    """Blocks. What is wrong with the cluster is a redis.RedisError, as with any Redis, which redis-py's is not."""
+
+    def __init__(self, **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except RedisClusterException as error:
+            raise redis.ConnectionError(str(error)) from error
+
+    def execute_command(self, *command: Any, **options: Any) -> Any:
+        try:
+            return super().execute_command(*command, **options)
+        except RedisClusterException as error:
+            raise redis.ConnectionError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -105,7 +122,7 @@ class RedisAddress:
         options = self._login() | self._tls() | _limits(limit)
         if self.kind == "redis+cluster":
             nodes = [ClusterNode(host, port) for host, port in self.places]
-            return redis.RedisCluster(startup_nodes=nodes, **options)
+            return Cluster(startup_nodes=nodes, **options)
         if self.kind == "redis+sentinel":
             sentinels = Sentinel(list(self.places), sentinel_kwargs=self._to_sentinels(limit))
             return sentinels.master_for(self.master, db=self.database, **options)

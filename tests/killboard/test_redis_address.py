@@ -149,6 +149,7 @@ class Ear:
         self._task = self._loop.create_task(doorbell.Listener(self.heard.add, lambda: 0).run())
         with contextlib.suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._task)
+        self._loop.close()
 
     def hears(self, number: int, within: float = LIMIT) -> None:
         """Rung again and again, as a heartbeat is, until it is heard."""
@@ -280,12 +281,18 @@ def test_a_cluster_rings_through_whichever_node_is_there(use: Any, running: Any)
         for number in range(20):
             assert client.set(f"killmail:{number}", number) is True
             assert client.get(f"killmail:{number}") == str(number).encode()
+    client = address.client(5)
     with Ear() as ear:
         ear.hears(1)
         for number, node in enumerate(nodes[:2], 2):  # at least once it is the one that we listen to
             node.kill()
             ear.hears(number)
             _ask_redis()
+    # A cluster that has lost too much says so as any Redis does.
+    for make in (lambda: client, lambda: address.client(1)):
+        with pytest.raises(redis.RedisError):
+            make().set("killmail:1", 1)
+    client.close()
     # Known to be wrong: one node's own address.
     use(f"redis://127.0.0.1:{nodes[2].port}")
     with Ear() as ear:
@@ -294,6 +301,9 @@ def test_a_cluster_rings_through_whichever_node_is_there(use: Any, running: Any)
         nodes[2].kill()
         with pytest.raises(AssertionError):
             ear.hears(5, within=4)  # it took less than that above
+    nodes[0].kill()
+    with pytest.raises(redis.RedisError):
+        address.client(1)
 
 
 def cluster_options() -> tuple[str, ...]:
