@@ -32,7 +32,12 @@ def _embedded() -> dict[str, object]:
         "control_folder": str(folder / "control"),
         "polling_interval": 0.05,
     }
-    return {"broker_url": "filesystem://localhost", "broker_transport_options": options, "worker_pool": "threads"}
+    return {
+        "broker_url": "filesystem://localhost",
+        "broker_transport": "killboard.file_queue:Transport",
+        "broker_transport_options": options,
+        "worker_pool": "threads",
+    }
 
 
 def _rabbitmq() -> dict[str, object]:

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Self
 
 from celery import Celery
@@ -15,6 +16,7 @@ from killboard.queues import BULK_QUEUE, FEED_QUEUE
 logger = logging.getLogger(__name__)
 
 BEAT_SLEEP = 1.0  # seconds; beat notices its end only between two sleeps
+RESTART = 1.0  # seconds until a worker that has ended by itself is started again
 STOP_LIMIT = 6.0  # seconds, for both together
 
 
@@ -22,11 +24,12 @@ class Worker:
     """Runs from `__enter__` to `__exit__`, serving every queue."""
 
     def __init__(self, feed_url: str) -> None:
-        self._worker = _worker(app, feed_url)
-        self._beat = Service(app, max_interval=BEAT_SLEEP, scheduler_cls=app.conf.beat_scheduler)
+        self._feed_url = feed_url
+        self._ending = threading.Event()
+        self._beat: Service | None = None
         self._threads = [
-            threading.Thread(target=self._worker.start, name="celery-worker", daemon=True),
-            threading.Thread(target=self._beat.start, args=[True], name="celery-beat", daemon=True),
+            threading.Thread(target=self._keep, args=[one], name=name, daemon=True)
+            for name, one in (("celery-worker", self._work), ("celery-beat", self._tick))
         ]
 
     def __enter__(self) -> Self:
@@ -34,8 +37,27 @@ class Worker:
             thread.start()
         return self
 
+    def _keep(self, run: Callable[[], None]) -> None:
+        """A worker that ends by itself would take the feed with it, and nothing else would show that."""
+        while not self._ending.is_set():
+            try:
+                run()
+            except Exception:
+                logger.exception("%s met an error.", threading.current_thread().name)
+            if not self._ending.wait(RESTART):
+                logger.error("%s has ended by itself; starting it again.", threading.current_thread().name)
+
+    def _work(self) -> None:
+        _worker(app, self._feed_url).start()
+
+    def _tick(self) -> None:
+        self._beat = Service(app, max_interval=BEAT_SLEEP, scheduler_cls=app.conf.beat_scheduler)
+        self._beat.start(embedded_process=True)
+
     def __exit__(self, *_: object) -> None:
-        self._beat.stop(wait=False)
+        self._ending.set()
+        if self._beat is not None:
+            self._beat.stop(wait=False)
         state.should_stop = 0  # the worker's loop looks at it; it installs no signal handlers in a thread
         ends_at = time.monotonic() + STOP_LIMIT
         for thread in self._threads:
