@@ -19,7 +19,7 @@ from tests.services import Redis
 pytestmark = pytest.mark.services
 KEYS = ["enabled", "publishClient", "subscribeClient", "connected", "url", "timestamp"]
 DIALS = 2  # a second, by all who ask together
-QUESTIONS = 1_000
+QUESTIONS = 1_000 if os.environ.get("LONG") == "1" else 400
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def _refuse(redis, proxy):
 
 
 @pytest.mark.parametrize("fault", [_hang, _refuse], ids=["hangs", "away"])
-def test_t20_a_thousand_questions_at_once_are_answered_and_dial_no_more_than_one(redis, fault):
+def test_t20_a_thousand_questions_at_once_are_answered_and_dial_no_more_than_one_does(redis, fault):
     with CountingProxy(redis.port) as proxy, doorbell_server(proxy.url) as server:
         server.wait_for(200)
         before = proxy.dials
