@@ -72,6 +72,7 @@ def _may_open(scope: Scope) -> bool:
 def start() -> None:
     """With the server; where that tells nothing of its start (daphne), with the first that it is asked."""
     hub.start()
+    endpoint.start()
     registry.start("server", f"server {socket.gethostname()}:{os.getpid()}", facts=endpoint.facts)
     atexit.register(registry.stop, "server")
 

@@ -13,13 +13,16 @@ logger = logging.getLogger(__name__)
 
 
 class Channel(filesystem.Channel):
-    """kombu's own reads a message while it is written, and lets the error end the worker."""
+    """kombu's own reads a message while it is written, and lets the error end the worker.
 
-    def _put(self, queue: str, message: Any, **_: Any) -> None:
+    (mypy: its two bases name the arguments of `_put` differently.)
+    """
+
+    def _put(self, queue: str, payload: Any, **_: Any) -> None:  # type: ignore[override]
         name = f"{round(time.monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"
         file = Path(self.data_folder_out, name)
         unfinished = file.with_name(f"{name}.unfinished")
-        unfinished.write_text(json.dumps(message))
+        unfinished.write_text(json.dumps(payload))
         unfinished.replace(file)
 
     def _get(self, queue: str, timeout: Any = None) -> Any:

@@ -26,7 +26,7 @@ PREPARE_THREADS = 2
 ANSWER_LIMIT = 10.0  # seconds that an operation may take to be prepared, or a query to be answered
 AT_ONCE = 10  # sockets that begin in one turn of the event loop
 SMALL = 2_000  # characters of variables that are read in the event loop
-GARBAGE = 1.0  # seconds between two looks whether there is garbage
+SECOND = 1.0  # between two looks for sockets that wait too long, and for garbage
 FAREWELL_LIMIT = 3.0  # seconds that closing all sockets may hold up the server's own end
 
 
@@ -54,7 +54,7 @@ class Endpoint:
         self._door: deque[asyncio.Future[None]] = deque()
         self._heard: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._garbage = Garbage()
-        self._started = self._leaving = False
+        self._started = self._tamed = self._leaving = False
 
     async def turn(self) -> None:
         """Waits until it is this socket's turn to begin.
@@ -79,16 +79,18 @@ class Endpoint:
         now = time.monotonic()
         if self._leaving:
             return None
-        if not self._started:
-            self._start()
+        self.start()
         forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
         peer = (scope.get("client") or [""])[0]
         ticket = self.sockets.enter(client_address(peer, forwarded, self._trusted_proxies), now)
         if ticket is not None:
             self._consumers[ticket] = socket
-        if overdue := self.sockets.overdue(now):
-            self._consumers[overdue].end_uninitialised()
+        self._end_overdue(now)
         return ticket
+
+    def _end_overdue(self, now: float) -> None:
+        while overdue := self.sockets.overdue(now):
+            self._consumers[overdue].end_uninitialised()
 
     def leave(self, ticket: Ticket) -> None:
         self.sockets.leave(ticket)
@@ -134,22 +136,26 @@ class Endpoint:
 
     # The end of the process
 
-    def _start(self) -> None:
-        """With the first socket: before it there is no loop, and nothing to end.
+    def start(self) -> None:
+        """In the event loop, with the first socket at the latest. Twice does no harm.
 
         Not in a thread of another program, whose signals and whose collector are its own.
         """
+        if self._started:
+            return
         self._started = True
-        if threading.current_thread() is threading.main_thread():
+        self._tamed = threading.current_thread() is threading.main_thread()
+        if self._tamed:
             self._garbage.tame()
-            self._look_for_garbage()
             self._listen_for_the_end()
+        self._each_second()
 
-    def _look_for_garbage(self) -> None:
+    def _each_second(self) -> None:
+        self._end_overdue(time.monotonic())
         # Not while sockets come back, thousands at once perhaps.
-        if self._garbage.is_due(len(self._consumers)) and not self._door:
+        if self._tamed and self._garbage.is_due(len(self._consumers)) and not self._door:
             self._garbage.look()
-        asyncio.get_running_loop().call_later(GARBAGE, self._look_for_garbage)
+        asyncio.get_running_loop().call_later(SECOND, self._each_second)
 
     def _listen_for_the_end(self) -> None:
         """On SIGTERM and SIGINT sockets are told where to go on, before the server closes them without a word."""

@@ -227,12 +227,17 @@ class Hub:
                 await self._turn.over()
 
     async def _begin(self, head: Head) -> None:
-        """At the start; and when the log is another one than it was, where no stream with a place can go on."""
+        """At the start; and when the log is another one than it was, where no stream with a place can go on.
+
+        One without goes on where it was, if the new log does so too: what it has had since is for everybody.
+        """
         before, self._head = self._head, head
         self._joining.recent.clear()
         self._ready.set()
         if before is None:
             return logger.info("Following the log from %s.", head.token)
+        if goes_on := 0 <= head.position - before.position <= PAGE:
+            self._head, self._rung = Head(head.epoch, before.position), True
         what = "has a new epoch" if before.epoch != head.epoch else "went back: was the database restored?"
         logger.error("The log %s (it was at %s, and is at %s); live streams end there.", what, before.token, head.token)
         self._joining.replay.forget()
@@ -244,7 +249,8 @@ class Hub:
                 text = f"The log has begun anew after {before.token}: read what is stored, and subscribe again."
                 self._refuse(subscription, Refusal.EPOCH_CHANGED, text)
                 continue
-            subscription.position = head.position
+            if not goes_on or subscription.position > before.position:
+                subscription.position = self._head.position
             if subscription.state is State.REPLAYING:
                 subscription.state = State.BLOCKED
                 self.rejoin(subscription)

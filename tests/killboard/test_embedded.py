@@ -46,7 +46,7 @@ def test_damaged_message_is_dropped_and_the_next_is_had(channel, caplog, text):
 def test_message_is_seen_by_nobody_before_it_is_whole(channel, monkeypatch):
     seen = []
 
-    def dumps(message):
+    def dumps(payload):
         seen.append(_messages(channel))
         return "{}"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from realtime import endpoint as endpoint_module
 from realtime import hub as hub_module
 from realtime import limits as limits_module
 from realtime.endpoint import Endpoint
@@ -225,6 +226,21 @@ def test_socket_that_waits_longest_for_its_init_is_closed_when_too_many_wait(mon
         closed, pong, sockets = run(scenario(board))
     assert closed == (4408, "Connection initialisation timeout")
     assert (pong, sockets) == ({"type": "pong"}, 4)
+
+
+def test_sockets_that_wait_for_their_init_are_closed_though_no_other_comes(monkeypatch):
+    monkeypatch.setattr(limits_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(endpoint_module, "SECOND", 0.05)
+
+    async def scenario(board):
+        async with contextlib.AsyncExitStack() as stack:
+            waiting = [await stack.enter_async_context(board.open()) for _ in range(8)]
+            codes = [(await close_of(ws))[0] for ws in waiting[:5]]
+            await asyncio.sleep(0.2)
+            return codes, board.sockets()
+
+    with serving(unacknowledged=3) as board:
+        assert run(scenario(board)) == ([4408] * 5, 3)
 
 
 # The end of the process

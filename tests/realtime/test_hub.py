@@ -474,6 +474,41 @@ def test_streams_with_a_place_end_with_a_log_that_begins_anew_and_others_go_on(c
     assert f"{words} (it was at e1:51, and is at {epoch}:{position})" in caplog.text
 
 
+def test_what_a_new_epoch_has_had_before_it_was_noticed_reaches_streams_without_a_place():
+    async def scenario():
+        async with staged(MemoryLog(position=50)) as stage:
+            live, slow = await stage.live(), await stage.live(member=Member(room=2))
+            stage.publish(4)
+            await stage.until(live)
+            stage.log.reset("e2", 54 + 3)  # no ring
+            slow.room = None
+            stage.hub.rejoin(slow.subscription)
+            await stage.until(live, slow)
+            stage.publish()
+            await stage.until(live, slow)
+            return live.positions, slow.positions
+
+    live, slow = asyncio.run(scenario())
+    assert live == slow == list(range(51, 59))
+
+
+def test_stream_without_a_place_is_not_sent_a_log_that_is_far_ahead():
+    async def scenario():
+        async with staged(MemoryLog(position=50)) as stage:
+            live, slow = await stage.live(), await stage.live(member=Member(room=0))
+            stage.publish()
+            await stage.until(live)
+            stage.log.reset("e2", 5000)
+            await wait_for(lambda: stage.hub._head == Head("e2", 5000))
+            slow.room = None
+            stage.hub.rejoin(slow.subscription)
+            stage.publish()
+            await stage.until(live, slow)
+            return live.positions, slow.positions
+
+    assert asyncio.run(scenario()) == ([51, 5001], [5001])
+
+
 def test_who_subscribes_after_the_log_has_begun_anew_begins_there():
     async def scenario():
         async with staged(MemoryLog(position=50)) as stage:
