@@ -95,8 +95,8 @@ class Board:
         """All in one process, as `./run` does."""
         return self._answering(self.start("serve", *self.serve_command))
 
-    def uvicorn(self) -> Process:
-        options = ["--port", str(self.port), *UVICORN_OPTIONS]
+    def uvicorn(self, *more: str) -> Process:
+        options = ["--port", str(self.port), *UVICORN_OPTIONS, *more]
         return self._answering(self.start("uvicorn", str(BIN / "uvicorn"), "killboard.asgi:application", *options))
 
     def runserver(self) -> Process:

@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from killboard.engine import engine
 from killboard.management.commands.serve import UVICORN
 from killmails.recording.server import RecordingServer, load_recording
-from tests.e2e.crowd import Publisher
+from tests.e2e.crowd import Publisher, head_of
 from tests.e2e.processes import BIN, ROOT, UVICORN_OPTIONS, Board, Process
 from tests.e2e.sockets import wait_until
 from tests.e2e.subscribers import NODE_MODULES, node_is_here
@@ -155,8 +155,8 @@ def test_every_example_in_graphql_is_answered(board: Board, text: str) -> None:
 
 @pytest.fixture
 def growing_board(services_board: Board) -> Board:
-    """A board on the services that gets 50 killmails a second."""
-    services_board.env["FEED"] = "off"
+    """A board on the services that gets 50 killmails a second, and sends no more than 100 events again."""
+    services_board.env |= {"FEED": "off", "MAX_REPLAY": "100"}
     services_board.uvicorn()
     Publisher(services_board, 50).begun()
     return services_board
@@ -177,6 +177,12 @@ def go_on_through_a_restart(board: Board, bot: Process) -> list[int]:
     return positions(bot)
 
 
+def fall_behind(board: Board) -> None:
+    """Until a bot that does not run now is further behind than a subscription sends again."""
+    _, begun = head_of(board)
+    wait_until(lambda: head_of(board)[1] > begun + 150, seconds=40)
+
+
 def expect_each_once(bot: Process, numbers: list[int]) -> None:
     """Checkpoints repeat the position that was reached; nothing else does, and nothing is left out."""
     assert numbers == sorted(numbers)
@@ -195,6 +201,7 @@ def test_the_python_bot_misses_nothing_when_the_server_or_itself_is_killed(
     try:
         go_on_through_a_restart(growing_board, bot)
         bot.kill()
+        fall_behind(growing_board)
         bot = Process("bot", [sys.executable, str(script)], growing_board.env, tmp_path)
         expect_each_once(bot, go_on_through_a_restart(growing_board, bot))
     finally:
@@ -214,9 +221,17 @@ def test_the_javascript_bot_comes_back_by_itself_and_misses_nothing(growing_boar
     try:
         go_on_through_a_restart(growing_board, bot)
         bot.kill()
+        fall_behind(growing_board)
         bot = Process("bot", ["node", str(script)], growing_board.env, tmp_path)
-        expect_each_once(bot, go_on_through_a_restart(growing_board, bot))
+        go_on_through_a_restart(growing_board, bot)
         assert growing_board.processes[-1].stop() == 0
+        growing_board.uvicorn("--ws-ping-interval", "1", "--ws-ping-timeout", "1")
+        go_on_through_a_restart(growing_board, bot)
+        bot.popen.send_signal(signal.SIGSTOP)
+        fall_behind(growing_board)  # it does not answer pings meanwhile
+        bot.popen.send_signal(signal.SIGCONT)
+        expect_each_once(bot, go_on_through_a_restart(growing_board, bot))
+        assert "1011 keepalive ping timeout" in bot.log.read_text()
     finally:
         bot.kill()
 
