@@ -149,8 +149,20 @@ def test_every_example_in_graphql_is_answered(board: Board, text: str) -> None:
                 answer = json.loads(ws.recv(20))
             assert answer["payload"]["data"]["killmailEvents"]["kind"] == "CHECKPOINT"
     else:
-        answer = requests.post(f"{board.url}/graphql", json={"query": text}, timeout=20).json()
-        assert "errors" not in answer
+        wait_until(lambda: found(board, text), seconds=40)  # the recording has just begun
+
+
+def found(board: Board, query: str) -> list[object]:
+    answer = requests.post(f"{board.url}/graphql", json={"query": query}, timeout=20).json()
+    assert "errors" not in answer
+    return answer["data"]["killmails"]["nodes"]
+
+
+def test_the_example_of_a_match_that_is_explained_is_what_the_board_says(board: Board) -> None:
+    wait_until(lambda: found(board, "{ killmails { nodes { id } } }"), seconds=40)
+    command = shlex.split(example("filters.md", "bash").replace("http://localhost:4000", board.url))
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
+    assert json.loads(answer) == json.loads(example("filters.md", "json"))
 
 
 @pytest.fixture
