@@ -30,8 +30,11 @@ def _database(address: str, file: Path) -> dict[str, Any]:
         raise SettingError(f"DATABASE_URL: names no database; write it like {DATABASE_EXAMPLE}.")
     database: dict[str, Any] = dict(dj_database_url.parse(address, conn_max_age=0))
     # Under ASGI persistent connections are never given back (64 stayed open); the pool keeps a few for all.
-    pool = {"min_size": 0, "max_size": 10, "timeout": 5}
-    database["OPTIONS"] = {"connect_timeout": 5, **database.get("OPTIONS", {}), "pool": pool}
+    pool = {"min_size": 0, "max_size": 10, "timeout": 2}
+    # A network that is gone says so to nobody: 15 s without a sign of life end a connection.
+    alive = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 15_000}
+    database["OPTIONS"] = {"connect_timeout": 5, **alive, **database.get("OPTIONS", {}), "pool": pool}
+    database["CONN_HEALTH_CHECKS"] = True  # one that the database has closed meanwhile is not handed out
     return database
 
 
@@ -213,6 +216,7 @@ INSTALLED_APPS = [
     "health",
 ]
 MIDDLEWARE = [
+    "killboard.database.DatabaseAway",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

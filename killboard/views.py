@@ -13,8 +13,10 @@ from django.views.decorators.csrf import csrf_exempt
 from graphql import OperationType
 
 from killboard import pages
+from killboard.database import RETRY_AFTER, Unavailable
 from killboard.engine import engine
-from realtime.operations import BadOperation
+from killboard.queries import database_is_away, execute, prepare
+from realtime.operations import BadOperation, as_json
 
 MAX_BODY = 64 * 1024  # bytes
 
@@ -29,23 +31,24 @@ class BadRequest(Exception):
 
 # Cookies give no rights here, and form-encoded bodies are refused: there is nothing for a foreign page to forge.
 @csrf_exempt
-def graphql(request: HttpRequest) -> HttpResponseBase:
+async def graphql(request: HttpRequest) -> HttpResponseBase:
     """Queries by GET or POST, mutations by POST, subscriptions by websocket only."""
     try:
         if _asks_for_graphiql(request):
             return pages.graphiql(request)
-        query, variables, name = _parameters(request)
-        operation = engine.prepare(query, variables, name)
+        operation = await prepare(engine, *_parameters(request))
         if operation.kind is OperationType.SUBSCRIPTION:
             raise BadRequest(400, "Subscriptions need a websocket to this address, with graphql-transport-ws.")
         if operation.kind is OperationType.MUTATION and request.method != "POST":
             raise BadRequest(405, "Mutations need POST.")
-        return _json(200, engine.execute(operation))
+        result = await execute(engine, operation)
+        return _json(503 if database_is_away(result) else 200, as_json(result))
     except BadOperation as error:
         return _json(400, json.dumps({"errors": error.errors}).encode())
     except BadRequest as error:
-        body = {"errors": [{"message": str(error), "extensions": {"code": "BAD_REQUEST"}}]}
-        return _json(error.status, json.dumps(body).encode())
+        return _error(error.status, "BAD_REQUEST", str(error))
+    except Unavailable as error:
+        return _error(503, "UNAVAILABLE", str(error))
 
 
 def _asks_for_graphiql(request: HttpRequest) -> bool:
@@ -62,10 +65,16 @@ def _address_values(request: HttpRequest) -> dict[str, Any]:
         raise BadRequest(400, "The address has too many parameters.") from error
 
 
+def _error(status: int, code: str, message: str) -> HttpResponse:
+    return _json(status, json.dumps({"errors": [{"message": message, "extensions": {"code": code}}]}).encode())
+
+
 def _json(status: int, body: bytes) -> HttpResponse:
     response = HttpResponse(body, status=status, content_type="application/json; charset=utf-8")
     if status == 405:
         response["Allow"] = "GET, POST"
+    if status == 503:
+        response["Retry-After"] = RETRY_AFTER
     patch_vary_headers(response, ["Accept"])
     return response
 

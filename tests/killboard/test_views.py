@@ -5,6 +5,7 @@ import json
 import time
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.asgi import get_asgi_application
 from django.test import Client, RequestFactory
 from graphql import build_schema
@@ -418,4 +419,4 @@ def test_internal_error_shows_nothing_of_its_cause(mutable, post, caplog):
 
 def test_view_needs_no_middleware():
     request = RequestFactory().post("/graphql", {"query": QUERY}, content_type=JSON)
-    assert views.graphql(request).status_code == 200
+    assert async_to_sync(views.graphql)(request).status_code == 200

@@ -1,0 +1,134 @@
+"""Whether the database answers, asked by a connection of its own, and the answer 503 for those who wait for it."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as StillAsking
+from contextvars import Context
+from typing import Any, TypeVar
+
+import psycopg
+from asgiref.sync import ThreadSensitiveContext, iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connections
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.urls import reverse
+
+FRESH = 1.0  # seconds for which an answer holds: it is asked no more often, however many want to know
+ADMIN_LIMIT = 60.0  # seconds for a page of the admin
+LIMIT = 0.8  # seconds; a database that takes longer does not answer
+PATIENCE = 1.8  # seconds; then whoever waits for a result looks whether the database answers at all
+RETRY_AFTER = "5"  # seconds
+AWAY = "The database does not answer at the moment; try again later."
+
+T = TypeVar("T")
+_thread = ThreadPoolExecutor(1, thread_name_prefix="database-probe")
+_lock = threading.Lock()
+_asked: tuple[float, Future[bool]] | None = None
+
+
+class Unavailable(Exception):
+    """No answer now; `str()` of it is for the client."""
+
+
+def answers() -> bool:
+    """Takes LIMIT seconds at most. Not for the thread of an event loop."""
+    if not settings.DATABASE_URL:
+        return True  # SQLite is a file
+    try:
+        return _ask_once().result(LIMIT)
+    except StillAsking:
+        return False
+
+
+async def answers_soon() -> bool:
+    """The same for an event loop; takes no thread, however many wait."""
+    if not settings.DATABASE_URL:
+        return True
+    done, _ = await asyncio.wait([asyncio.wrap_future(_ask_once())], timeout=LIMIT)
+    return any(future.result() for future in done)
+
+
+async def wait_patiently(future: asyncio.Future[T], limit: float) -> T:
+    """Raises Unavailable when the database stops to answer, or after `limit` seconds; `future` goes on then."""
+    begun = time.monotonic()
+    while not (await asyncio.wait([future], timeout=PATIENCE))[0]:
+        if not await answers_soon():
+            raise Unavailable(AWAY)
+        if time.monotonic() - begun > limit - PATIENCE:
+            raise Unavailable(f"The answer takes more than {limit:.0f} s; ask for less, or try again later.")
+    return future.result()
+
+
+def _ask_once() -> Future[bool]:
+    """The question that is under way, or was answered just now, or a new one."""
+    global _asked  # noqa: PLW0603
+    with _lock:
+        if _asked is None or (_asked[1].done() and time.monotonic() - _asked[0] > FRESH):
+            _asked = time.monotonic(), _thread.submit(_ask)
+        return _asked[1]
+
+
+def _ask() -> bool:
+    try:
+        # Not through the pool: its connections may hang, and whoever waits for one waits with them.
+        psycopg.connect(settings.DATABASE_URL, connect_timeout=2).close()
+    except psycopg.Error:
+        return False
+    return True
+
+
+def unavailable(why: str = AWAY) -> HttpResponse:
+    """For people."""
+    return HttpResponse(f"{why}\n", status=503, content_type="text/plain", headers={"Retry-After": RETRY_AFTER})
+
+
+class DatabaseAway:
+    """Middleware: pages of the admin are 503 while the database is away, instead of waiting for it, or of a 500."""
+
+    sync_capable = async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self._get_response = get_response
+        self._tasks: set[asyncio.Task[HttpResponseBase]] = set()
+        self._asynchronous = iscoroutinefunction(get_response)
+        if self._asynchronous:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if not _needs_database(request):
+            return self._get_response(request)
+        if self._asynchronous:
+            return self._answer(request)
+        return self._get_response(request) if answers() else unavailable()
+
+    async def _answer(self, request: HttpRequest) -> HttpResponseBase:
+        if not await answers_soon():
+            return unavailable()
+        # In a context of its own, and so in a thread of its own: at the end of a request the server waits for its
+        # thread, and everybody with it.
+        task = asyncio.get_running_loop().create_task(self._apart(request), context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            return await wait_patiently(task, ADMIN_LIMIT)
+        except Unavailable as error:
+            return unavailable(str(error))
+
+    async def _apart(self, request: HttpRequest) -> HttpResponseBase:
+        async with ThreadSensitiveContext():
+            try:
+                response: HttpResponseBase = await self._get_response(request)
+            finally:
+                await sync_to_async(connections.close_all)()  # back to the pool
+        return response
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        return unavailable() if isinstance(exception, OperationalError | InterfaceError) else None
+
+
+def _needs_database(request: HttpRequest) -> bool:
+    """All pages of the admin; GraphQL looks after itself, and nothing else has rows in it."""
+    return request.path.startswith(reverse("admin:index"))
