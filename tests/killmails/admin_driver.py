@@ -18,8 +18,8 @@ KILLMAILS = f"{ADMIN}/killmail/"
 REJECTED = f"{ADMIN}/rejectedkillmail/"
 JITA, RIFTER, CAPSULE, CONTAINER, AMMO = 30000142, 587, 670, 3467, 185
 MODELS = [
-    "alliance", "attacker", "character", "constellation", "corporation", "deadletter", "faction", "feedcursor", "feedgap",
-    "inventorycategory", "inventorygroup", "inventorytype", "killmail", "killmailevent", "loghead", "region",
+    "alliance", "attacker", "character", "constellation", "corporation", "deadletter", "faction", "feedcursor",
+    "feedgap", "inventorycategory", "inventorygroup", "inventorytype", "killmail", "killmailevent", "loghead", "region",
     "rejectedkillmail", "solarsystem",
 ]  # fmt: skip
 
