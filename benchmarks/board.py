@@ -44,7 +44,7 @@ class MeasuredBoard(Board):
         self._stack.close()
 
     def serve_with(self, server: str) -> Process:
-        """A new uvicorn or daphne, with the options that docs/services.md gives, when it answers."""
+        """A new uvicorn or daphne, with the options that docs/operations.md gives, when it answers."""
         command = [str(BIN / "uvicorn"), "killboard.asgi:application", "--port", str(self.port), *UVICORN_OPTIONS]
         command += ["--log-level", "warning", "--loop", self.loop]
         if server == "daphne":

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 START_SECONDS = 60
 STOP_SECONDS = 20
-# As in docs/services.md.
+# As in docs/operations.md.
 UVICORN_OPTIONS = [
     *("--no-proxy-headers", "--ws", "websockets-sansio", "--ws-max-size", "65536"),
     *("--ws-per-message-deflate", "false", "--ws-ping-interval", "35", "--ws-ping-timeout", "10"),

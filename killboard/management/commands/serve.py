@@ -32,7 +32,7 @@ from killmails.upstream.zkillboard import Zkillboard
 PROBE_LIMIT = 5.0  # seconds that zKillboard has to answer before the recording is played
 RECORDED_RATE = 0.5  # killmails a second
 END_LIMIT = 9.0  # seconds from Ctrl-C to the end, whatever still runs
-# As in docs/services.md. A peer that is gone is noticed within 45 s; whom X-Forwarded-For names is ours to judge.
+# As in docs/operations.md. A peer that is gone is noticed within 45 s; whom X-Forwarded-For names is ours to judge.
 UVICORN: dict[str, Any] = {
     "ws": "websockets-sansio",
     "ws_max_size": settings.SOCKET_LIMITS["frame_size"],
