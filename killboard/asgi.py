@@ -27,6 +27,7 @@ from django.conf import settings  # noqa: E402
 
 from health import metrics, registry  # noqa: E402
 from health.views import Health  # noqa: E402
+from killboard.database import limit_statements  # noqa: E402
 from killboard.engine import engine  # noqa: E402
 from killboard.services import require_services  # noqa: E402
 from killmails.events import KillmailLog  # noqa: E402
@@ -41,6 +42,7 @@ from realtime.origin import Origins  # noqa: E402
 require_services()
 with ThreadPoolExecutor(1) as thread:  # uvicorn imports us in its loop, where Django asks no database
     thread.submit(provide_universe).result()  # else filters by place would match nothing, without a word
+    thread.submit(limit_statements).result()
 hub = Hub(KillmailLog(), engine, settings.MAX_REPLAY)
 limits = Limits(**settings.SOCKET_LIMITS)
 limits = replace(limits, sockets=allow_sockets(limits.sockets))

@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 import psycopg
 from asgiref.sync import ThreadSensitiveContext, iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError, connection, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
 
 FRESH = 1.0  # seconds for which an answer holds: it is asked no more often, however many want to know
 ADMIN_LIMIT = 60.0  # seconds for a page of the admin
+STATEMENT_LIMIT = 5.0  # seconds for one statement
 LIMIT = 0.8  # seconds; a database that takes longer does not answer
 PATIENCE = 1.8  # seconds; then whoever waits for a result looks whether the database answers at all
 RETRY_AFTER = "5"  # seconds
@@ -27,6 +28,16 @@ T = TypeVar("T")
 _thread = ThreadPoolExecutor(1, thread_name_prefix="database-probe")
 _lock = threading.Lock()
 _asked: tuple[float, Future[bool]] | None = None
+
+
+def limit_statements() -> None:
+    """For a server, before it answers anybody: PostgreSQL ends what takes longer, instead of working on for nobody."""
+    if settings.DATABASE_URL:
+        connection.close()
+        connection.close_pool()  # it has the options that it was made with
+        options = connections.settings["default"]["OPTIONS"]
+        limit = f"-c statement_timeout={STATEMENT_LIMIT * 1000:.0f}"
+        options["options"] = f"{options.get('options', '')} {limit}".strip()
 
 
 class Unavailable(Exception):

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import connections
 from graphql import ExecutionResult
 
 from killboard.database import Unavailable, wait_patiently
-from realtime.operations import Engine, Operation
+from realtime.operations import Engine, Operation, is_away
 
 T = TypeVar("T")
 THREADS = 3  # with those of the websockets fewer than the ten database connections of a process
@@ -54,4 +54,4 @@ def _in_thread(function: Callable[..., T], arguments: Sequence[Any]) -> T:
 
 def database_is_away(result: ExecutionResult) -> bool:
     """Whether that is why there are errors."""
-    return any(isinstance(error.original_error, OperationalError | InterfaceError) for error in result.errors or ())
+    return any(is_away(error.original_error) for error in result.errors or ())

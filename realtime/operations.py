@@ -32,6 +32,7 @@ from realtime.cost import check_cost, check_repeats
 from realtime.log import Stream
 from realtime.selections import Selection, selections
 
+TOO_SLOW = "The database would take too long for this; ask for less: since a time, or by a field that has an index."
 DATABASE_AWAY = "The database does not answer at the moment; try again later."
 
 logger = logging.getLogger(__name__)
@@ -217,7 +218,9 @@ def _shown(error: GraphQLError) -> dict[str, Any]:
     """For the client: what is meant for it, word by word; of anything else only a number to find it in our log."""
     if error.original_error is None or isinstance(error.original_error, GraphQLError):
         return _with_code(error)
-    if isinstance(error.original_error, OperationalError | InterfaceError):
+    if _took_too_long(error.original_error):
+        return dict(GraphQLError(TOO_SLOW, path=error.path, extensions={"code": "TOO_SLOW"}).formatted)
+    if is_away(error.original_error):
         logger.error("The database does not answer (%s).", str(error.original_error).strip().partition("\n")[0])
         away = GraphQLError(DATABASE_AWAY, path=error.path, extensions={"code": "UNAVAILABLE"})
         return dict(away.formatted)
@@ -229,6 +232,16 @@ def _shown(error: GraphQLError) -> dict[str, Any]:
         extensions={"code": "INTERNAL_ERROR"},
     )
     return dict(hidden.formatted)
+
+
+def is_away(error: Exception | None) -> bool:
+    """Whether it says that the database does not answer."""
+    return isinstance(error, OperationalError | InterfaceError) and not _took_too_long(error)
+
+
+def _took_too_long(error: Exception | None) -> bool:
+    """Whether PostgreSQL ended the statement at its time limit (SQLSTATE 57014, query_canceled)."""
+    return getattr(error.__cause__, "sqlstate", None) == "57014" if error else False
 
 
 def _with_code(error: GraphQLError) -> dict[str, Any]:
