@@ -291,9 +291,18 @@ def test_run_serves_with_the_options_that_are_documented_for_uvicorn() -> None:
 
 def test_every_link_leads_somewhere() -> None:
     for document in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+        for target, _, anchor in re.findall(r"\]\(([^)#]*)(#([^)]+))?\)", document.read_text()):
             if not target.startswith("http"):
-                assert (document.parent / target).exists(), f"{document.name}: {target}"
+                there = document.parent / target if target else document
+                assert there.exists(), f"{document.name}: {target}"
+                assert not anchor or anchor in headings(there), f"{document.name}: {target}#{anchor}"
+
+
+def headings(document: Path) -> list[str]:
+    """As they are called in a link."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
 
 
 def test_the_folders_of_the_map_are_there() -> None:
