@@ -270,7 +270,6 @@ def test_the_javascript_bot_comes_back_by_itself_and_misses_nothing(growing_boar
         fall_behind(growing_board)  # it does not answer pings meanwhile
         bot.popen.send_signal(signal.SIGCONT)
         expect_each_once(bot, go_on_through_a_restart(growing_board, bot))
-        assert "1011 keepalive ping timeout" in bot.log.read_text()
     finally:
         bot.kill()
 
