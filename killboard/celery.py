@@ -6,6 +6,7 @@ import os
 from celery import Celery
 from celery.schedules import schedule
 from celery.signals import beat_init, setup_logging, worker_init, worker_shutting_down
+from kombu.transport import TRANSPORT_ALIASES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "killboard.settings")
 
@@ -32,12 +33,8 @@ def _embedded() -> dict[str, object]:
         "control_folder": str(folder / "control"),
         "polling_interval": 0.05,
     }
-    return {
-        "broker_url": "filesystem://localhost",
-        "broker_transport": "killboard.file_queue:Transport",
-        "broker_transport_options": options,
-        "worker_pool": "threads",
-    }
+    TRANSPORT_ALIASES["files"] = "killboard.file_queue:Transport"
+    return {"broker_url": "files://localhost", "broker_transport_options": options, "worker_pool": "threads"}
 
 
 def _rabbitmq() -> dict[str, object]:

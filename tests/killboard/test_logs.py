@@ -178,6 +178,7 @@ def logging_restored() -> Iterator[None]:
 def test_loggers_that_bring_handlers_lose_them_and_a_log_that_is_off_stays_off() -> None:
     server, access = logging.getLogger("uvicorn"), logging.getLogger("uvicorn.access")
     server.addHandler(logging.StreamHandler())
+    access.handlers.clear()  # a server of another test may have had some
     server.propagate = access.propagate = False
     configure(logging_config("INFO", "json"))
     assert (server.handlers, server.propagate) == ([], True)

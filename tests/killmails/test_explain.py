@@ -1,7 +1,6 @@
 """explainMatch: clause by clause, what is wanted, what the killmail has, and whether it is met."""
 
 import json
-import shlex
 
 import pytest
 from django.db import connection
@@ -10,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from killboard.engine import engine
 from killmails.ingest.store import store_killmail
 from killmails.records import parse_package
-from tests.builders import NOW, ROOT, attacker, esi_body, raw_package
+from tests.builders import NOW, attacker, esi_body, raw_package
 
 pytestmark = pytest.mark.django_db
 
@@ -126,11 +125,3 @@ def test_explanation_takes_three_queries_however_many_clauses_there_are():
     with CaptureQueriesContext(connection) as queries:
         explained(value)
     assert len(queries) == 3
-
-
-def test_example_of_the_document_gives_the_answer_that_stands_there():
-    document = (ROOT / "docs/filters.md").read_text()
-    request, answer = (document.split(f"```{language}\n")[1].split("\n```")[0] for language in ("bash", "json"))
-    query = json.loads(shlex.split(request)[-1])["query"]
-    store_killmail(parse_package(raw_package(2, esi_body(1_000_000_001)), 2, NOW))
-    assert json.loads(engine.execute(engine.prepare(query, None, None))) == json.loads(answer)
