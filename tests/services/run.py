@@ -52,14 +52,15 @@ def main(arguments: list[str]) -> int:
         signal.signal(signum, _interrupt)
     try:
         if options.lane:
-            return _run_with_services(options, [*pytest_arguments, *_boards(options.lane)])
+            code = _run_with_services(options, [*pytest_arguments, *_boards(options.lane)])
+            return code if options.lane == 1 else _worst([code, _run_embedded(options, pytest_arguments)])
         if _names_a_path(pytest_arguments):
             return _run_with_services(options, pytest_arguments)
         if options.long:  # one after the other: its tests compare times
             return _worst([_run_with_services(options, pytest_arguments), _run_embedded(options, pytest_arguments)])
         with _lane(1, arguments) as finish_first, _lane(2, arguments) as finish_second:
             code = _run_with_services(options, [*pytest_arguments, f"--ignore={BOARDS}"])
-            return _worst([code, _run_embedded(options, pytest_arguments), finish_first(), finish_second()])
+            return _worst([code, finish_first(), finish_second()])
     except Interrupted as interrupted:
         return 128 + interrupted.signum
     except ServiceError as error:
@@ -88,7 +89,10 @@ def _boards(lane: int) -> list[str]:
 
 @contextlib.contextmanager
 def _lane(number: int, arguments: list[str]) -> Iterator[Callable[[], int]]:
-    """Another one of us with half of the boards; what it prints comes when `finish` is called."""
+    """Another one of us with half of the boards, the second with the embedded way, too.
+
+    What it prints comes when `finish` is called.
+    """
     with _guarded_folder() as (folder, guard):
         log = folder / "log"
         with log.open("wb") as output:
@@ -98,7 +102,8 @@ def _lane(number: int, arguments: list[str]) -> Iterator[Callable[[], int]]:
 
         def finish() -> int:
             code = process.wait()
-            print(f"\n./test: meanwhile, whole boards ({number} of 2)\n", flush=True)
+            more = "" if number == 1 else ", and the embedded way"
+            print(f"\n./test: meanwhile, whole boards ({number} of 2){more}\n", flush=True)
             sys.stdout.write(log.read_text(errors="replace"))
             sys.stdout.flush()
             return _exit_code(code)
