@@ -5,13 +5,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as StillAsking
 from contextvars import Context
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
-from asgiref.sync import ThreadSensitiveContext, iscoroutinefunction, markcoroutinefunction, sync_to_async
+from asgiref.sync import ThreadSensitiveContext, markcoroutinefunction, sync_to_async
 from django.conf import settings
+from django.core.handlers.asgi import ASGIRequest
 from django.db import InterfaceError, OperationalError, connection, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
@@ -44,20 +44,10 @@ class Unavailable(Exception):
     """No answer now; `str()` of it is for the client."""
 
 
-def answers() -> bool:
-    """Takes LIMIT seconds at most. Not for the thread of an event loop."""
+async def answers_soon() -> bool:
+    """Takes LIMIT seconds at most, and no thread, however many wait."""
     if not settings.DATABASE_URL:
         return True  # SQLite is a file
-    try:
-        return _ask_once().result(LIMIT)
-    except StillAsking:
-        return False
-
-
-async def answers_soon() -> bool:
-    """The same for an event loop; takes no thread, however many wait."""
-    if not settings.DATABASE_URL:
-        return True
     done, _ = await asyncio.wait([asyncio.wrap_future(_ask_once())], timeout=LIMIT)
     return any(future.result() for future in done)
 
@@ -99,23 +89,18 @@ def unavailable(why: str = AWAY) -> HttpResponse:
 class DatabaseAway:
     """Middleware: pages of the admin are 503 while the database is away, instead of waiting for it, or of a 500."""
 
-    sync_capable = async_capable = True
+    async_capable = True
+    sync_capable = False  # else Django would call it in the thread that waits, since WhiteNoise below it is synchronous
 
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+    def __init__(self, get_response: Callable[[HttpRequest], Awaitable[HttpResponseBase]]) -> None:
         self._get_response = get_response
         self._tasks: set[asyncio.Task[HttpResponseBase]] = set()
-        self._asynchronous = iscoroutinefunction(get_response)
-        if self._asynchronous:
-            markcoroutinefunction(self)
+        markcoroutinefunction(self)
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if not _needs_database(request):
-            return self._get_response(request)
-        if self._asynchronous:
-            return self._answer(request)
-        return self._get_response(request) if answers() else unavailable()
-
-    async def _answer(self, request: HttpRequest) -> HttpResponseBase:
+    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        # Without ASGI (in tests) the caller's own thread is the right one.
+        if not (_needs_database(request) and isinstance(request, ASGIRequest)):
+            return await self._get_response(request)
         if not await answers_soon():
             return unavailable()
         # In a context of its own, and so in a thread of its own: at the end of a request the server waits for its
@@ -131,10 +116,9 @@ class DatabaseAway:
     async def _apart(self, request: HttpRequest) -> HttpResponseBase:
         async with ThreadSensitiveContext():
             try:
-                response: HttpResponseBase = await self._get_response(request)
+                return await self._get_response(request)
             finally:
                 await sync_to_async(connections.close_all)()  # back to the pool
-        return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         return unavailable() if isinstance(exception, OperationalError | InterfaceError) else None

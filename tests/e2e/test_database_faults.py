@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.services]
 
 RESTARTS, APART = (12, 10.0) if LONG else (1, 0.0)  # seconds
 AWAY = 60.0 if LONG else 1.0
-KILLMAILS = 3_000 if LONG else 90
+KILLMAILS = 3_000 if LONG else 40
 AT_ONCE = 20  # requests
 LIMIT = 3.0  # seconds for an answer
 BUSY = 1.0  # seconds more that a busy machine may take
@@ -47,11 +47,13 @@ def ask(board: Board, path: str, body: bytes | None = None) -> Answer:
     request = urllib.request.Request(f"{board.url}{path}", body, headers)
     begun = time.monotonic()
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=LIMIT + 5) as answer:
             return Answer(answer.status, None, time.monotonic() - begun, answer.read().decode())
     except urllib.error.HTTPError as error:
         retry_after = error.headers["Retry-After"]
         return Answer(error.code, retry_after, time.monotonic() - begun, error.read().decode())
+    except TimeoutError:
+        return Answer(0, None, time.monotonic() - begun, f"no answer at {path}")
 
 
 def ask_all(board: Board) -> list[Answer]:
@@ -70,7 +72,7 @@ def ask_all(board: Board) -> list[Answer]:
 def expect_503(board: Board) -> float:
     """From all that needs the database. The longest that anybody waited."""
     answers = ask_all(board)
-    assert {(answer.status, answer.retry_after) for answer in answers} == {(503, "5")}
+    assert [answer for answer in answers if (answer.status, answer.retry_after) != (503, "5")] == []
     assert sum("UNAVAILABLE" in answer.text for answer in answers) == AT_ONCE
     assert max(answer.seconds for answer in answers) < LIMIT + BUSY
     assert ask(board, "/").status == 200  # the first page has nothing of the database in it
@@ -109,6 +111,22 @@ def backends_ended(database: PostgreSQL) -> None:
                    "AND datname IS NOT NULL")  # fmt: skip
 
 
+@contextlib.contextmanager
+def frozen_for_others(database: PostgreSQL) -> Iterator[None]:
+    """A client without limits hangs for all that time: else this were no fault, and every 503 easy."""
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        database.pause()
+        answered = threading.Event()
+        thread = threading.Thread(target=lambda: (connection.execute("SELECT 1"), answered.set()))
+        thread.start()
+        try:
+            yield
+            assert not answered.is_set()
+        finally:
+            database.resume()
+            thread.join()
+
+
 def expect_everything(database: PostgreSQL, count: int) -> None:
     """Of the packages 1 to `count`: all are stored, once, each with one event."""
     wait_until(
@@ -137,10 +155,9 @@ def test_p13_nothing_is_lost_and_nobody_hangs_whatever_becomes_of_postgresql(tmp
             fault(database)
             expect_200(board)
             time.sleep(APART)
-        database.pause()
-        frozen = expect_503(board)
-        again = expect_503(board)
-        database.resume()
+        with frozen_for_others(database):
+            frozen = expect_503(board)
+            again = expect_503(board)
         expect_200(board)
         database.kill()
         away = expect_503(board)
@@ -161,17 +178,3 @@ def test_p13_is_not_blind_a_feed_that_moves_its_cursor_first_loses(tmp_path: Pat
         wait_until(lambda: rows(database, "SELECT 1 FROM killmails_feedcursor WHERE next_sequence = 9"), 60)
         process.stop()
         assert rows(database, "SELECT id FROM killmails_killmail WHERE id = 1003") == []
-
-
-def test_a_client_without_limits_does_hang_while_postgresql_is_frozen() -> None:
-    """Else `pause` were no fault, and every 503 above easy."""
-    with PostgreSQL() as database, psycopg.connect(database.url, autocommit=True) as connection:
-        database.pause()
-        done = threading.Event()
-        thread = threading.Thread(target=lambda: (connection.execute("SELECT 1"), done.set()))
-        thread.start()
-        try:
-            assert not done.wait(LIMIT)
-        finally:
-            database.resume()
-            thread.join()
