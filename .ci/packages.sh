@@ -24,6 +24,10 @@ missing_packages() {
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
     command -v chromium >/dev/null || packages+=(chromium)
     command -v curl >/dev/null || packages+=(curl)
+    # What lies under deploy/ is checked by the programs that it is for.
+    [ -x /usr/sbin/nginx ] || packages+=(nginx-light)
+    command -v openssl >/dev/null || packages+=(openssl)
+    command -v systemd-analyze >/dev/null || packages+=(systemd)
     echo "${packages[*]:-}"
 }
 
