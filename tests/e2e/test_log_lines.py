@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.crowd import LONG
 from tests.e2e.processes import BIN, UVICORN_OPTIONS, Board, Process
 from tests.e2e.sockets import wait_until
 
@@ -34,7 +35,7 @@ def start_loud(board: Board, form: str) -> dict[str, Process]:
     }
 
 
-@pytest.mark.parametrize("form", ["json", pytest.param("text", marks=pytest.mark.long)])
+@pytest.mark.parametrize("form", ["json", "text"] if LONG else ["json"])
 def test_every_process_writes_one_line_for_an_event_and_no_secret(services_board: Board, form: str) -> None:
     processes = start_loud(services_board, form)
     for name, process in processes.items():
