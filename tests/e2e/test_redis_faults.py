@@ -57,7 +57,7 @@ def timed(fault: Callable[[Redis], None], redis: Redis) -> tuple[int, int]:
 
 def test_p9_every_subscriber_has_every_event_once_whatever_becomes_of_redis(own_redis: tuple[Board, Redis]) -> None:
     board, redis = own_redis
-    board.uvicorn()
+    server = board.uvicorn()
     with Crowd() as crowd:
         publisher = Publisher(board, RATE).begun()
         ask(board)  # the first answer takes longer
@@ -74,6 +74,9 @@ def test_p9_every_subscriber_has_every_event_once_whatever_becomes_of_redis(own_
         report = crowd.expect_everything(max(committed))
         late = _late(crowd, committed, faults)
     assert report["closed"] == {}
+    log = server.log.read_text()
+    assert "The doorbell rings again." in log
+    assert "Traceback" not in log, "what was said once needs no traceback each second"
     assert (before.failures, meanwhile.failures) == ([], [])
     slower = percentile(meanwhile.seconds, 0.95) / percentile(before.seconds, 0.95) - 1
     print(f"P9: {len(committed)} events to {SUBSCRIBERS}; {late}; queries' p95 {slower:+.0%}")
