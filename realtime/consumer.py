@@ -91,7 +91,9 @@ class GraphQLConsumer(AsyncConsumer):
         scope["headers"].clear()  # nobody asks for them again, and ten thousand times they are 13 MB
         scope.clear()
         if self._ticket is None:
-            return self._end(Close(Code.TRY_AGAIN_LATER, "try again later: too many sockets"))
+            restart = Close(Code.RESTART, "service restart")
+            full = Close(Code.TRY_AGAIN_LATER, "try again later: too many sockets")
+            return self._end(restart if self._endpoint.leaving else full)
         self._init_limit = asyncio.get_running_loop().call_later(INIT_LIMIT, self.end_uninitialised)
 
     def end_uninitialised(self) -> None:

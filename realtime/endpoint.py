@@ -54,7 +54,7 @@ class Endpoint:
         self._door: deque[asyncio.Future[None]] = deque()
         self._heard: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._garbage = Garbage()
-        self._started = self._tamed = self._leaving = False
+        self._started = self._tamed = self.leaving = False
 
     async def turn(self) -> None:
         """Waits until it is this socket's turn to begin.
@@ -77,7 +77,7 @@ class Endpoint:
     def enter(self, scope: dict[str, Any], socket: Socket) -> Ticket | None:
         """A place for one more socket; None where there is none."""
         now = time.monotonic()
-        if self._leaving:
+        if self.leaving:
             return None
         self.start()
         forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
@@ -176,9 +176,9 @@ class Endpoint:
 
     def _end(self, signum: int) -> None:
         go_on = self._heard[signum]
-        if self._leaving:
+        if self.leaving:
             return go_on(signum, None)  # asked twice: at once
-        self._leaving = True
+        self.leaving = True
         self.spawn(self._say_farewell(lambda: go_on(signum, None)))
 
     async def _say_farewell(self, go_on: Callable[[], None]) -> None:

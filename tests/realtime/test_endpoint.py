@@ -334,6 +334,17 @@ def test_socket_that_comes_to_a_full_daphne_is_closed_with_4499(tmp_path):
             assert run(scenario(board)) == (4499, "")
 
 
+def test_socket_that_comes_while_the_server_stops_is_told_of_the_restart():
+    async def scenario(board):
+        async with board.ready():
+            board.endpoint.leaving = True
+            async with board.open() as late:
+                return await close_of(late)
+
+    with serving() as board:
+        assert run(scenario(board)) == (1012, "service restart")
+
+
 async def _ended_beside_a_stuck_reader(board, process, seconds):
     """Whether the server ends so soon after SIGTERM, and what a reader was told."""
     async with contextlib.AsyncExitStack() as stack:
