@@ -14,10 +14,10 @@ from django.conf import settings
 from django.db import connections
 
 from killboard.feed_step import FeedStep
-from killboard.queues import BULK_QUEUE, DEAD_LETTERS, WORK_QUEUES
+from killboard.queues import BULK_QUEUE, DEAD_LETTERS, DELIVERIES, WORK_QUEUES
 from killboard.registration import RegistryStep, register_beat
 from killboard.services import require_services
-from killboard.worker import SOFT_SHUTDOWN, DeadLetterStep, end_in_time
+from killboard.worker import SOFT_SHUTDOWN, DeadLetterStep, WatchStep, end_in_time
 
 SWEEP = 15.0  # seconds; whatever a lost message had asked for is found within this + what the sweeper leaves alone
 
@@ -75,11 +75,13 @@ app.conf.update(
         name: {"task": f"killmails.tasks.{name}", "schedule": schedule(SWEEP), "options": {"expires": SWEEP}}
         for name in ("sweep_replays", "collect_dead_letters")
     },
-    dead_letters=DEAD_LETTERS if settings.RABBITMQ_URL else None,  # ours: a queue of files has none
+    # Ours; a queue of files has none.
+    dead_letters=DEAD_LETTERS if settings.RABBITMQ_URL else None,
+    most_deliveries=1 + DELIVERIES,
 )
 app.autodiscover_tasks(["killmails"])
 app.steps["worker"].update({FeedStep, RegistryStep})
-app.steps["consumer"].add(DeadLetterStep)
+app.steps["consumer"].update({DeadLetterStep, WatchStep})
 worker_shutting_down.connect(end_in_time)
 
 

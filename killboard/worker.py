@@ -18,11 +18,17 @@ from killboard.queues import DEAD_LETTERS
 logger = logging.getLogger(__name__)
 
 SHAPELESS = (ValueError, TypeError, LookupError, AttributeError, RecursionError, DecodeError, ContentDisallowed)
+LOOK = 1.0  # seconds
 SOFT_SHUTDOWN = 20.0  # seconds that tasks in hand have, once the worker is asked to end
 
 
 class Consumer(CeleryConsumer):
     """Refuses what is no task in JSON; RabbitMQ puts it among the dead letters."""
+
+    class Blueprint(CeleryConsumer.Blueprint):
+        # What is to be done later stands in the database; Celery would make 56 exchanges and queues for it, and say in
+        # the log that it cannot, when a worker of one queue starts before those of another.
+        default_steps = [step for step in CeleryConsumer.Blueprint.default_steps if "delayed_delivery" not in step]
 
     def create_task_handler(self, *arguments: Any) -> Callable[[Any], None]:
         """Celery itself would acknowledge some of these, and others would end one worker after the other."""
@@ -67,6 +73,20 @@ class DeadLetterStep(StartStopStep):
     def start(self, consumer: Any) -> None:
         with consumer.connection.channel() as channel:
             DEAD_LETTERS(channel).declare()
+
+
+class WatchStep(StartStopStep):
+    """A process of the pool that was killed is missed within a second: Celery looks each five."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+    _timer: Any = None
+
+    def register_with_event_loop(self, consumer: Any, loop: Any) -> None:
+        """Called again with each new connection to the broker."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if hasattr(consumer.pool, "maintain_pool"):
+            self._timer = loop.call_repeatedly(LOOK, consumer.pool.maintain_pool)
 
 
 def end_in_time(how: str, **_: object) -> None:

@@ -40,7 +40,8 @@ def sweep_replays() -> None:
 @shared_task
 def collect_dead_letters() -> None:
     """Carries RabbitMQ's dead letters to the table that the admin shows."""
-    queue = current_app.conf.dead_letters
-    if queue is not None:
-        with current_app.connection_for_read() as connection:
-            collect(queue(connection.default_channel), frozenset(current_app.tasks))
+    app = current_app
+    if app.conf.dead_letters is not None:
+        with app.connection_for_read() as connection:
+            queue = app.conf.dead_letters(connection.default_channel)
+            collect(queue, frozenset(app.tasks), app.conf.most_deliveries)

@@ -20,8 +20,10 @@ KEPT = 64 * 1024  # bytes of a body
 MOST = 1000  # letters at a time
 
 
-def collect(queue: Queue, tasks: frozenset[str]) -> int:
-    """Empties the queue (bound to a channel) into the table. How many rows are new. `tasks`: the names of ours.
+def collect(queue: Queue, tasks: frozenset[str], most_deliveries: int) -> int:
+    """Empties the queue (bound to a channel) into the table. How many rows are new.
+
+    `tasks`: the names of ours. `most_deliveries`: after so many RabbitMQ gives up, and does not say how many.
 
     The row is committed before the message is acknowledged, and bears the message's own key: a letter may come
     twice, and is kept once.
@@ -31,7 +33,7 @@ def collect(queue: Queue, tasks: frozenset[str]) -> int:
         message = queue.get()
         if message is None:
             break
-        new += _keep(message, tasks)
+        new += _keep(message, tasks, most_deliveries)
         message.ack()
     return new
 
@@ -45,7 +47,7 @@ def replay_letter(app: Celery, letter_id: int, connection: Any) -> None:
     app.send_task(letter.task, args=letter.arguments, connection=connection, retry=False)
 
 
-def _keep(message: Message, tasks: frozenset[str]) -> int:
+def _keep(message: Message, tasks: frozenset[str], most_deliveries: int) -> int:
     raw = _raw(message)
     deaths = _deaths(message)
     last: dict[str, Any] = deaths[0] if deaths else {}
@@ -57,7 +59,7 @@ def _keep(message: Message, tasks: frozenset[str]) -> int:
         arguments=arguments,
         reason=storable(str(last.get("reason", "unknown")))[:30],
         queue=storable(str(last.get("queue", "")))[:200],
-        deliveries=_deliveries(message),
+        deliveries=most_deliveries if last.get("reason") == "delivery_limit" else 1,
         raw=raw[:KEPT],
         died_at=_moment(last.get("time")) or Now(),
     )
@@ -80,12 +82,6 @@ def _deaths(message: Message) -> list[dict[str, Any]]:
     """RabbitMQ's x-death, the latest first. Anybody may write headers, so nothing is taken for granted."""
     deaths = message.headers.get("x-death")
     return [death for death in deaths if isinstance(death, dict)] if isinstance(deaths, list) else []
-
-
-def _deliveries(message: Message) -> int:
-    """How often it was given to a worker: a quorum queue counts those after the first."""
-    again = message.headers.get("x-delivery-count")
-    return 1 + again if type(again) is int and 0 <= again < 10**6 else 1
 
 
 def _task(message: Message, raw: bytes, tasks: frozenset[str]) -> tuple[str, list[int]]:

@@ -148,6 +148,8 @@ class Link(asyncio.Protocol):
         transport.write(GREETING.format(path=self.owner.url.path, host=host).encode())
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return  # the rest of a refusal
         self.buffer += data
         if not self.open:
             head, found, self.buffer = self.buffer.partition(b"\r\n\r\n")

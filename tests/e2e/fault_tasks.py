@@ -1,6 +1,7 @@
 """Tasks that get into trouble, for a worker of the board: `celery -A tests.e2e.fault_tasks worker`.
 
-Each writes a line into a file of its folder as it begins, and one as it is done.
+Each writes a line into the file `notes` of DATA_DIR as it begins, and one as it is done. SOFT: seconds that tasks in
+hand have at the end.
 """
 
 import os
@@ -10,34 +11,38 @@ from pathlib import Path
 
 from kombu import Queue
 
+from killboard import worker
 from killboard.celery import app
 from killboard.queues import EXCHANGE
 
+NOTES = Path(os.environ["DATA_DIR"], "notes")
+worker.SOFT_SHUTDOWN = float(os.environ.get("SOFT", worker.SOFT_SHUTDOWN))
 # Known to be wrong: without a limit to deliveries.
 ENDLESS = Queue("endless", EXCHANGE, "endless", queue_arguments={"x-queue-type": "quorum"})
 app.conf.task_queues = [*app.conf.task_queues, ENDLESS]
 
 
-def note(folder: str, line: str) -> None:
-    with Path(folder, "notes").open("a") as notes:
-        notes.write(f"{time.time():.3f} {os.getpid()} {line}\n")
+def note(what: str, number: int) -> None:
+    with NOTES.open("a") as notes:
+        notes.write(f"{what} {number} {os.getpid()}\n")
 
 
 @app.task
-def work(folder: str, name: str, seconds: float) -> None:
-    note(folder, f"begun {name}")
+def work(number: int, seconds: float) -> None:
+    note("begun", number)
     time.sleep(seconds)
-    note(folder, f"done {name}")
+    note("done", number)
 
 
 @app.task(acks_late=False)
-def frail_work(folder: str, name: str, seconds: float) -> None:
+def frail_work(number: int, seconds: float) -> None:
     """Known to be wrong: acknowledged before it is done."""
-    work(folder, name, seconds)
+    work(number, seconds)
 
 
 @app.task
-def poison(folder_number: int) -> None:
-    """Kills its process each time. Only ids travel in messages, so the folder is in the environment."""
-    note(os.environ["DATA_DIR"], f"poison {folder_number}")
-    os.kill(os.getpid(), signal.SIGKILL)
+def poison(number: int, lives: int) -> None:
+    """Kills its process each time, so many times."""
+    note("poison", number)
+    if NOTES.read_text().count(f"poison {number} ") < lives:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -17,7 +17,7 @@ from tests.services.service import free_port
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 START_SECONDS = 60
-STOP_SECONDS = 20
+STOP_SECONDS = 25
 # As in docs/operations.md.
 UVICORN_OPTIONS = [
     *("--no-proxy-headers", "--ws", "websockets-sansio", "--ws-max-size", "65536"),

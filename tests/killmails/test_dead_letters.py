@@ -36,7 +36,7 @@ def dead():
             )
 
         def collect(self):
-            return collect(self.queue, frozenset([OURS]))
+            return collect(self.queue, frozenset([OURS]), 6)
 
     with Connection("memory://") as connection:
         dead = Dead(connection.default_channel)
@@ -49,7 +49,7 @@ def task(*arguments, **named):
 
 
 def test_a_task_of_ours_is_kept_with_its_ids_and_what_rabbitmq_said(dead):
-    dead.send(task(7), task=OURS, id="a", **{"x-death": [DEATH], "x-delivery-count": 5})
+    dead.send(task(7), task=OURS, id="a", **{"x-death": [DEATH]})
     assert dead.collect() == 1
     letter = DeadLetter.objects.get()
     assert (letter.task, letter.arguments, letter.reason, letter.queue) == (OURS, [7], "delivery_limit", DEATH["queue"])
