@@ -1,18 +1,30 @@
 """What lies under deploy/, and compose.yaml: read by the programs that it is for, and as the documents say."""
 
+import os
 import re
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 import yaml
 from django.conf import settings
 
 from tests.e2e.nginx import write_configuration
 from tests.e2e.processes import ROOT, UVICORN_OPTIONS
+from tests.e2e.sockets import wait_until
+from tests.services.service import free_port
 
+HALF = 2000 if os.environ.get("LONG") == "1" else 1000  # requests that never come whole
 UNITS = sorted((ROOT / "deploy/systemd").glob("*.service"))
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 OURS = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
@@ -37,6 +49,101 @@ def test_nginx_refuses_a_file_with_a_word_that_it_does_not_know(tmp_path: Path) 
     site = tmp_path / "killboard.conf"
     site.write_text(site.read_text().replace("proxy_read_timeout", "proxy_reed_timeout"))
     assert subprocess.run(["/usr/sbin/nginx", "-t", "-c", configuration], capture_output=True).returncode != 0
+
+
+class Answer(BaseHTTPRequestHandler):
+    """What stands behind nginx here: it says whom it was asked for."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.headers["X-Forwarded-For"].encode())
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+@contextmanager
+def nginx(folder: Path, changes: dict[str, str]) -> Iterator[int]:
+    """The port at which nginx listens with our file, in which each key has become its value."""
+    port = free_port()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        configuration = write_configuration(folder, port, [server.server_port] * 2)
+        site = folder / "killboard.conf"
+        for old, new in changes.items():
+            assert old in site.read_text()
+            site.write_text(site.read_text().replace(old, new))
+        process = subprocess.Popen(["/usr/sbin/nginx", "-c", configuration])
+        try:
+            wait_until((folder / "nginx.pid").exists, seconds=20)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(20)
+            server.shutdown()
+
+
+def ask(folder: Path, port: int, path: str, **headers: str) -> requests.Response:
+    certificate = str(folder / "certificate.pem")
+    return requests.get(f"https://localhost:{port}{path}", headers=headers, verify=certificate, timeout=20)
+
+
+def hold_half(stack: ExitStack, port: int, number: int) -> socket.socket:
+    """Half a request; of nine in ten already the handshake of TLS stays half."""
+    held = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+    if number % 10:
+        held.send(b"\x16\x03\x01")
+        return held
+    context = ssl._create_unverified_context()
+    held = stack.enter_context(context.wrap_socket(held, server_hostname="localhost"))
+    held.send(b"GET /graphql HTTP/1.1\r\nHost: local")
+    return held
+
+
+def is_cut(held: socket.socket, seconds: float) -> bool:
+    held.settimeout(seconds)
+    try:
+        return held.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_half_requests_hold_up_nobody_and_are_cut(tmp_path: Path) -> None:
+    with nginx(tmp_path, {"client_header_timeout 10s": "client_header_timeout 2s"}) as port, ExitStack() as stack:
+        half = [hold_half(stack, port, number) for number in range(HALF)]
+        asked = time.monotonic()
+        assert ask(tmp_path, port, "/graphql").status_code == 200
+        took = time.monotonic() - asked
+        assert took < 1, f"{took:.2f} s"
+        assert not is_cut(half[-1], 0.01)  # it was held meanwhile
+        assert all(is_cut(held, 20) for held in half)
+
+
+def test_half_requests_are_kept_where_the_limit_is_another_one(tmp_path: Path) -> None:
+    """The known-wrong twin: nginx's own limit is a minute."""
+    with nginx(tmp_path, {"client_header_timeout 10s;": ""}) as port, ExitStack() as stack:
+        assert not is_cut(hold_half(stack, port, 0), 3)
+
+
+def test_nginx_keeps_what_is_for_operators_from_others_and_says_who_asks(tmp_path: Path) -> None:
+    with nginx(tmp_path, {"allow 127.0.0.1;": "", "allow ::1;": ""}) as port:
+        for path in (
+            "/admin/",
+            "/%61dmin/",
+            "//admin/login",
+            "/metrics",
+            "/health",
+            "/health/ready",
+            "/health/redis/../ready",
+        ):
+            assert ask(tmp_path, port, path).status_code == 403, path
+        for path in ("/", "/graphql", "/health/redis", "/health/redis/"):
+            assert ask(tmp_path, port, path).status_code == 200, path
+        claimed = ask(tmp_path, port, "/", **{"X-Forwarded-For": "10.9.8.7"})
+        assert claimed.text == "10.9.8.7, 127.0.0.1"  # of which the board believes the last one
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)

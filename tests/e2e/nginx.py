@@ -10,7 +10,7 @@ MAIN = """
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
 daemon off;
-events {{}}
+{connections}
 http {{
     access_log off;
     client_body_temp_path {folder}/body;
@@ -41,5 +41,7 @@ def write_configuration(folder: Path, port: int, servers: list[int]) -> str:
         site = site.replace(f"127.0.0.1:{shipped} ", f"127.0.0.1:{here} ")
     (folder / "killboard.conf").write_text(site)
     main = folder / "nginx.conf"
-    main.write_text(MAIN.format(folder=folder))
+    documented = re.search(r"^```nginx\n(.*?)^```", (ROOT / "docs/deploy.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert documented
+    main.write_text(MAIN.format(folder=folder, connections=documented[1]))
     return str(main)
