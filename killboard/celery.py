@@ -17,7 +17,7 @@ from killboard.feed_step import FeedStep
 from killboard.queues import BULK_QUEUE, DEAD_LETTERS, DELIVERIES, WORK_QUEUES
 from killboard.registration import RegistryStep, register_beat
 from killboard.services import require_services
-from killboard.worker import SOFT_SHUTDOWN, DeadLetterStep, WatchStep, end_in_time
+from killboard.worker import SOFT_SHUTDOWN, CtrlCStep, DeadLetterStep, WatchStep, end_in_time
 
 SWEEP = 15.0  # seconds; whatever a lost message had asked for is found within this + what the sweeper leaves alone
 
@@ -80,7 +80,7 @@ app.conf.update(
     most_deliveries=1 + DELIVERIES,
 )
 app.autodiscover_tasks(["killmails"])
-app.steps["worker"].update({FeedStep, RegistryStep})
+app.steps["worker"].update({CtrlCStep, FeedStep, RegistryStep})
 app.steps["consumer"].update({DeadLetterStep, WatchStep})
 worker_shutting_down.connect(end_in_time)
 

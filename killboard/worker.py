@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from billiard import active_children
+from celery.apps.worker import Worker, install_worker_term_handler
 from celery.bootsteps import StartStopStep
 from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.exceptions import ContentDisallowed, DecodeError
@@ -89,17 +90,34 @@ class WatchStep(StartStopStep):
             self._timer = loop.call_repeatedly(LOOK, consumer.pool.maintain_pool)
 
 
-def end_in_time(how: str, **_: object) -> None:
-    """A warm shutdown waits for tasks without bound. What is not done by then goes back to the queue."""
+class CtrlCStep(StartStopStep):
+    """Ctrl-C is what SIGTERM is: Celery would end with exit code 1 then."""
+
+    def include_if(self, worker: Any) -> bool:
+        return isinstance(worker, Worker)  # a thread of `manage.py serve` has no signals
+
+    def start(self, worker: Any) -> None:
+        install_worker_term_handler(worker, sig="SIGINT")
+
+
+_asked: set[str] = set()
+
+
+def end_in_time(how: str, sig: str, **_: object) -> None:
+    """A warm shutdown waits for tasks without bound. What is not done by then goes back to the queue.
+
+    Whoever sends the same signal twice waits no longer; a terminal and a supervisor may send one each.
+    """
     if how == "Warm":
-        clock = threading.Timer(SOFT_SHUTDOWN, _give_back)
+        clock = threading.Timer(0.0 if sig in _asked else SOFT_SHUTDOWN, _give_back)
         clock.daemon = True
         clock.start()
+        _asked.add(sig)
 
 
 def _give_back() -> None:
     """RabbitMQ gives the messages of a connection that is gone to the next worker."""
-    logger.warning("Tasks are not done after %.0f s; they go back to the queue.", SOFT_SHUTDOWN)
+    logger.warning("This worker ends now; tasks that are not done go back to the queue.")
     for child in active_children():
         with suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGKILL)

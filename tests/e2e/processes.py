@@ -107,8 +107,8 @@ class Board:
         celery = [str(BIN / "celery"), "-A", "killboard", "worker", "-n", f"{name}@%h", "-l", "info", *options]
         return self.start(name, *celery)
 
-    def beat(self) -> Process:
-        return self.start("beat", str(BIN / "celery"), "-A", "killboard", "beat", "-l", "info")
+    def beat(self, name: str = "beat") -> Process:
+        return self.start(name, str(BIN / "celery"), "-A", "killboard", "beat", "-l", "info")
 
     def _answering(self, process: Process) -> Process:
         deadline = time.monotonic() + START_SECONDS

@@ -49,16 +49,17 @@ class Proxy:
         with contextlib.closing(to_server):
             to_server.write(request)
             more = asyncio.create_task(_pipe(reader, to_server))
+            first = b""
             try:
                 first = await from_server.read(65_536)
                 writer.write(first)
                 if first:
                     await _pipe(from_server, writer)
-                return bool(first)
             except OSError:
-                return False
+                pass  # a second answer may not follow what was passed on of the first
             finally:
                 more.cancel()
+            return bool(first)
 
     def __enter__(self) -> Self:
         self._thread.start()
