@@ -31,6 +31,11 @@ class Consumer(CeleryConsumer):
         # the log that it cannot, when a worker of one queue starts before those of another.
         default_steps = [step for step in CeleryConsumer.Blueprint.default_steps if "delayed_delivery" not in step]
 
+    def __init__(self, *arguments: Any, worker_options: dict[str, Any] | None = None, **others: Any) -> None:
+        """Workers tell each other nothing through RabbitMQ: frozen, it would hold up all their work."""
+        silent = {f"without_{what}": True for what in ("heartbeat", "gossip", "mingle")}
+        super().__init__(*arguments, worker_options={**(worker_options or {}), **silent}, **others)
+
     def create_task_handler(self, *arguments: Any) -> Callable[[Any], None]:
         """Celery itself would acknowledge some of these, and others would end one worker after the other."""
         handle = super().create_task_handler(*arguments)
