@@ -11,6 +11,7 @@ from channels.consumer import AsyncConsumer
 from graphql import OperationType
 
 from realtime import protocol
+from realtime.callers import CannotAuthenticate, NotAuthenticated, bearer_in
 from realtime.endpoint import Endpoint
 from realtime.groups import Subscription
 from realtime.hub import HubUnavailable
@@ -20,34 +21,15 @@ from realtime.log import Refused
 from realtime.operations import BadOperation, Operation
 from realtime.outbox import Outbox
 from realtime.protocol import Close, Code
+from realtime.running import Running
 from realtime.server import abort, watch
+from realtime.watch import Watch
 
 logger = logging.getLogger(__name__)
 
 INIT_LIMIT = 10.0  # seconds until connection_init must have come
+EARLY = 20  # messages that wait for the acknowledgement
 CLOSE_LIMIT = 5.0  # seconds that a peer has to take the close frame, and again to answer it
-
-
-class Running:
-    """One operation of a socket, from its subscribe message to its end."""
-
-    __slots__ = ("consumer", "id", "outbox", "prefix", "subscription")
-
-    def __init__(self, consumer: "GraphQLConsumer", id_: str, prefix: str) -> None:
-        self.consumer = consumer
-        self.outbox = consumer.outbox
-        self.id = id_
-        self.prefix = prefix
-        self.subscription: Subscription | None = None
-
-    def offer(self, subscription: Subscription, position: int, result: str) -> bool:
-        if self.subscription is None and not self.consumer.runs(self):
-            return True  # completed while it began: its id may be another operation's by now
-        # A checkpoint stands after the event of its position.
-        return self.outbox.put(self.prefix, result, subscription, max(position, subscription.position + 1))
-
-    def fail(self, errors: list[dict[str, Any]]) -> None:
-        self.consumer.fail(self, errors)
 
 
 class GraphQLConsumer(AsyncConsumer):
@@ -56,6 +38,8 @@ class GraphQLConsumer(AsyncConsumer):
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._ticket: Ticket | None = None
+        self._token: str | None = None
+        self._early: list[protocol.Message] | None = []  # before the acknowledgement; None after it
         self._init_limit: asyncio.TimerHandle | None = None
 
     async def __call__(
@@ -116,17 +100,52 @@ class GraphQLConsumer(AsyncConsumer):
 
     def _handle(self, message: protocol.Message) -> None:
         match message:
-            case protocol.Init():
-                self._initialised()
-                self._say(self._protocol.ack())
+            case protocol.Init(payload):
+                self._authenticate(payload)
             case protocol.Ping(payload):
                 self._say(self._protocol.pong(payload))
             case protocol.Pong():
                 pass
+            case _ if self._early is not None:
+                self._wait_for_ack(message)
             case protocol.Subscribe():
                 self._begin(message)
             case protocol.Complete(id_):
                 self._drop(id_)
+
+    def _authenticate(self, payload: dict[str, Any] | None) -> None:
+        self._initialised()
+        try:
+            self._token = bearer_in(payload)
+        except NotAuthenticated as error:
+            raise Close(Code.UNAUTHORIZED, str(error)) from error
+        if self._token is None:
+            self._acknowledge()
+        else:
+            self._endpoint.spawn(self._ask_who())
+
+    async def _ask_who(self) -> None:
+        close = None
+        try:
+            await self._endpoint.caller(self._token)
+        except NotAuthenticated as error:
+            close = Close(Code.UNAUTHORIZED, str(error))
+        except CannotAuthenticate as error:
+            close = Close(Code.TRY_AGAIN_LATER, str(error))
+        if not self.outbox.closed:  # the peer has not gone meanwhile
+            self._end(close) if close else self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        self._say(self._protocol.ack())
+        early, self._early = self._early or [], None
+        for message in early:
+            self._handle(message)
+
+    def _wait_for_ack(self, message: protocol.Message) -> None:
+        """Clients of the older protocol begin at once; those of the newer one wait, as they must."""
+        if self._early is None or not self._protocol.may_be_early or len(self._early) >= EARLY:
+            raise Close(Code.UNAUTHORIZED, "Unauthorized")
+        self._early.append(message)
 
     def _begin(self, message: protocol.Subscribe) -> None:
         most = self._endpoint.limits.operations_per_socket
@@ -142,7 +161,8 @@ class GraphQLConsumer(AsyncConsumer):
     async def _operate(self, message: protocol.Subscribe, running: Running) -> None:
         """The life of one operation up to its result, or up to its subscription."""
         try:
-            operation = await self._endpoint.prepare(message, lambda: self.runs(running))
+            caller = await self._endpoint.caller(self._token, self._ticket.peer if self._ticket else "")
+            operation = await self._endpoint.prepare(message, caller, lambda: self.runs(running))
             if operation is None:
                 return
             if operation.kind is OperationType.SUBSCRIPTION:
@@ -153,8 +173,8 @@ class GraphQLConsumer(AsyncConsumer):
                 self._say(self._protocol.complete(running.id))
         except BadOperation as error:
             self.fail(running, error.errors)
-        except Refused as error:
-            self.fail(running, [{"message": str(error), "extensions": {"code": error.code.value}}])
+        except (Refused, NotAuthenticated, CannotAuthenticate) as error:
+            self.fail(running, [{"message": str(error), "extensions": {"code": str(error.code)}}])
         except (HubUnavailable, TimeoutError) as error:
             text = str(error) or "There was no answer in time; try again later."
             self.fail(running, [{"message": text, "extensions": {"code": "UNAVAILABLE"}}])
@@ -165,6 +185,11 @@ class GraphQLConsumer(AsyncConsumer):
 
     async def _subscribe(self, running: Running, operation: Operation) -> None:
         stream = await self._endpoint.stream(operation)
+        if isinstance(stream, Watch):
+            if self.runs(running) and not self.outbox.closed:
+                running.operation, running.watches = operation, True
+                self._endpoint.watches.add(running, stream)
+            return
         subscription = await self._endpoint.hub.subscribe(operation, stream, running.offer, running.fail)
         if self.outbox.closed or not self.runs(running):
             return self._endpoint.hub.unsubscribe(subscription)  # completed while we subscribed
@@ -255,6 +280,8 @@ class GraphQLConsumer(AsyncConsumer):
     def _drop(self, id_: str) -> None:
         running = self._protocol.operations.get(id_)
         self._protocol.end(id_)
+        if isinstance(running, Running) and running.watches:
+            self._endpoint.watches.remove(running)
         if isinstance(running, Running) and running.subscription:
             self._endpoint.hub.unsubscribe(running.subscription)
 

@@ -132,6 +132,8 @@ async def _send(message: Message) -> bool:
             logger.warning("The doorbell cannot ring for position %d (%s).", message["head"], type(error).__name__)
         _ringer.failing = True
         return False
+    if _ringer.failing and not (_listener and _listener.deaf):  # who is deaf says it when it hears it
+        logger.warning("The doorbell rings again.")
     _ringer.failing = False
     return True
 
@@ -154,7 +156,7 @@ class Listener:
         self._head = head
         self._overheard = overheard
         self._heard = 0.0
-        self._deaf = False
+        self.deaf = False
         self._taken = True  # the newest heartbeat, by the layer
         self._pulse = Pulse()
         self._asked, self._came_back = asyncio.Event(), asyncio.Event()
@@ -221,14 +223,15 @@ class Listener:
         await self._drop_connections()
 
     def _lost(self, how: str) -> None:
-        if not self._deaf:  # once, and not each second until it is back
+        if not self.deaf:  # once, and not each second until it is back
             logger.warning("The doorbell is %s; looking at the log each second until it rings again.", how)
-        self._deaf = True
+        self.deaf = True
 
     def _hear(self) -> None:
-        if self._deaf:
+        if self.deaf:
             logger.warning("The doorbell rings again.")
-        self._deaf, self._heard = False, time.monotonic()
+            _ringer.failing = False  # said, for both ways
+        self.deaf, self._heard = False, time.monotonic()
         self._pulse.subscription.prove()
 
     async def _read(self) -> None:

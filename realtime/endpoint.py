@@ -1,17 +1,19 @@
 """What all websockets of a process share: the hub, the engine, the limits, and the end of the process."""
 
 import asyncio
+import logging
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any, Protocol
 
 from channels.db import database_sync_to_async
 
+from realtime.callers import Authenticate, Caller, CannotAuthenticate, NotAuthenticated
 from realtime.garbage import Garbage
 from realtime.hub import Hub
 from realtime.limits import Limits, Sockets, Ticket, client_address
@@ -19,6 +21,10 @@ from realtime.log import Stream
 from realtime.operations import Engine, Operation
 from realtime.protocol import Subscribe
 from realtime.server import ending
+from realtime.watch import Watch
+from realtime.watches import Probe, Watches
+
+logger = logging.getLogger(__name__)
 
 # Together with the hub's, the replay's and HTTP's fewer than the ten database connections of a process.
 QUERY_THREADS = 4  # the queries of one client must not hold up the subscriptions of another: threads apart
@@ -39,18 +45,31 @@ class Socket(Protocol):
 
 
 class Endpoint:
-    """One for each process. `trusted_proxies`: how many stand before it and add to X-Forwarded-For."""
+    """One for each process. `trusted_proxies`: how many stand before it and add to X-Forwarded-For.
 
-    def __init__(self, engine: Engine, hub: Hub, limits: Limits, trusted_proxies: int = 0) -> None:
+    `authenticate` tells who brought a token, `probe` what has changed of what is watched; both ask the database.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        hub: Hub,
+        limits: Limits,
+        trusted_proxies: int = 0,
+        authenticate: Authenticate = lambda token: None,
+        probe: Probe = lambda keys: {},
+    ) -> None:
         self.hub = hub
         self.limits = limits
         self.sockets = Sockets(limits)
         self._engine = engine
+        self._authenticate = authenticate
         self._trusted_proxies = trusted_proxies
         self._consumers: dict[Ticket, Socket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._queries = ThreadPoolExecutor(max_workers=QUERY_THREADS, thread_name_prefix="query")
         self._preparing = ThreadPoolExecutor(max_workers=PREPARE_THREADS, thread_name_prefix="prepare")
+        self.watches = Watches(engine, probe, self._in_query_thread)
         self._door: deque[asyncio.Future[None]] = deque()
         self._heard: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._garbage = Garbage()
@@ -99,9 +118,25 @@ class Endpoint:
 
     # Operations. What may ask the database or takes milliseconds runs in a thread, not in the loop of all sockets.
 
-    async def prepare(self, message: Subscribe, wanted: Callable[[], bool]) -> Operation | None:
+    async def caller(self, token: str | None, address: str = "") -> Caller:
+        """Who calls. To be asked again for each operation: a socket may be open for longer than its token holds.
+
+        Raises NotAuthenticated and CannotAuthenticate.
+        """
+        if token is None:
+            return Caller(None, address)
+        try:
+            viewer: Hashable | None = await _in_thread(self._preparing, self._authenticate, token)
+        except Exception as error:
+            logger.warning("A token could not be looked up.", exc_info=True)
+            raise CannotAuthenticate from error
+        if viewer is None:
+            raise NotAuthenticated
+        return Caller(viewer, address)
+
+    async def prepare(self, message: Subscribe, caller: Caller, wanted: Callable[[], bool]) -> Operation | None:
         """None where it is not wanted any more when its turn comes. Raises BadOperation."""
-        arguments = message.query, message.variables, message.operation_name
+        arguments = message.query, message.variables, message.operation_name, caller
         if self._engine.knows(message.query) and len(str(message.variables)) < SMALL:
             return self._engine.prepare(*arguments)
 
@@ -111,7 +146,10 @@ class Endpoint:
         operation: Operation | None = await _in_thread(self._preparing, prepare)
         return operation
 
-    async def stream(self, operation: Operation) -> Stream:
+    async def _in_query_thread(self, function: Callable[..., Any], *arguments: object) -> Any:
+        return await _in_thread(self._queries, function, *arguments)
+
+    async def stream(self, operation: Operation) -> Stream | Watch:
         """Raises BadOperation."""
         return await _in_thread(self._preparing, self._engine.stream, operation)
 

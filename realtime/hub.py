@@ -49,6 +49,7 @@ class Hub:
         self._fields = Fields()
         self._all: set[Subscription] = set()
         self._bell = asyncio.Event()
+        self._failing = False
         self._rung = True
         self._ready = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -155,6 +156,9 @@ class Hub:
             if self._joining and self._head:
                 # Also when the log cannot be read: who is near is served from memory, the others are told.
                 admitted = await self._tried(self._joining.admit(self._head))
+            if self._failing and read and admitted:
+                self._failing = False
+                logger.warning("The log can be read again.")
             if not (read and admitted):
                 await asyncio.sleep(POLL)
                 self._rung = True
@@ -165,7 +169,9 @@ class Hub:
         try:
             await step
         except Exception:
-            logger.exception("The log could not be read; trying again in %.0f s.", POLL)
+            if not self._failing:  # once, and not each second until it works again
+                logger.exception("The log could not be read; trying each %.0f s.", POLL)
+            self._failing = True
             return False
         return True
 

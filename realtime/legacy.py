@@ -15,6 +15,7 @@ class LegacyConnection(Connection):
     """As `Connection`, in the words of the older protocol."""
 
     subprotocol = "graphql-ws"
+    may_be_early = True
 
     def receive(self, text: str) -> Message:
         """The message in a text frame. Raises Close for what the protocol forbids, and at the client's goodbye."""

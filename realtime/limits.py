@@ -1,4 +1,4 @@
-"""How many sockets, messages and operations one process and one address may have. Knows neither sockets nor Django."""
+"""How many sockets, messages and queries one process and one address may have. Knows neither sockets nor Django."""
 
 import re
 from array import array
@@ -46,12 +46,33 @@ class Rate:
         return True
 
 
+class Rates:
+    """A `Rate` for each address; nothing is kept of one that was silent for the whole window."""
+
+    def __init__(self, count: int, seconds: float) -> None:
+        self._count = count
+        self._seconds = seconds
+        self._rates: OrderedDict[str, tuple[Rate, float]] = OrderedDict()  # with the last time, longest ago first
+
+    def allow(self, address: str, now: float) -> bool:
+        """As a rate's. This machine may do all, and so may everybody where the count is 0."""
+        key = _counted(address)
+        if key is None or not self._count:
+            return True
+        while self._rates and next(iter(self._rates.values()))[1] <= now - self._seconds:
+            self._rates.popitem(last=False)
+        rate = self._rates.pop(key)[0] if key in self._rates else Rate(self._count, self._seconds)
+        self._rates[key] = rate, now
+        return rate.allow(now)
+
+
 class Ticket:
     """The place of one socket among `Sockets`."""
 
-    __slots__ = ("address", "inside", "since")
+    __slots__ = ("address", "inside", "peer", "since")
 
-    def __init__(self, address: str | None, since: float) -> None:
+    def __init__(self, peer: str, address: str | None, since: float) -> None:
+        self.peer = peer
         self.address = address  # as it counts; None where it does not
         self.since = since
         self.inside = True
@@ -76,7 +97,7 @@ class Sockets:
                 return None
             self._by_address[key] += 1
         self._count += 1
-        ticket = Ticket(key, now)
+        ticket = Ticket(address, key, now)
         self._waiting[ticket] = None
         return ticket
 

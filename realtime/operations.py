@@ -28,9 +28,11 @@ from graphql import (
 from graphql.execution.collect_fields import collect_fields
 from graphql.execution.values import get_argument_values, get_variable_values
 
+from realtime.callers import NOBODY, Caller
 from realtime.cost import check_cost, check_repeats
 from realtime.log import Stream
 from realtime.selections import Selection, selections
+from realtime.watch import Watch
 
 TOO_SLOW = "The database would take too long for this; ask for less: since a time, or by a field that has an index."
 DATABASE_AWAY = "The database does not answer at the moment; try again later."
@@ -70,6 +72,7 @@ class Operation:
     name: str | None
     variables: dict[str, Any]  # coerced; `raw_variables` are as sent
     raw_variables: Mapping[str, Any]
+    caller: Caller = NOBODY  # resolvers find it as `info.context.caller`
 
     @property
     def kind(self) -> OperationType:
@@ -85,7 +88,9 @@ class Engine:
         self._cached = 0
         self._lock = threading.Lock()
 
-    def prepare(self, query: str, variables: Mapping[str, Any] | None, name: str | None) -> Operation:
+    def prepare(
+        self, query: str, variables: Mapping[str, Any] | None, name: str | None, caller: Caller = NOBODY
+    ) -> Operation:
         """Raises BadOperation. Takes 2 ms for a new document, nearly nothing for one that was seen before."""
         document = self._document(query)
         definition = get_operation_ast(document.node, name)
@@ -99,7 +104,7 @@ class Engine:
         self._check_root(document.node, definition, coerced)
         selection = document.selections[definition.name.value if definition.name else ""]
         key, sent = selection.key(variables or {}), variables or {}
-        return Operation(document.node, selection.fields, key, definition, name, coerced, sent)
+        return Operation(document.node, selection.fields, key, definition, name, coerced, sent, caller)
 
     def knows(self, query: str) -> bool:
         """Whether `prepare` takes nearly no time."""
@@ -158,13 +163,16 @@ class Engine:
         fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
         return collect_fields(self.schema, fragments, variables, root, definition.selection_set)
 
-    def stream(self, operation: Operation) -> Stream:
-        """What a subscription wants: the answer of its root field's subscribe function. Raises BadOperation."""
+    def stream(self, operation: Operation) -> Stream | Watch:
+        """What a subscription wants: the answer of its root field's subscribe function, which is told who calls.
+
+        Raises BadOperation.
+        """
         field_node = self._root_field(operation)
         field = self._subscription_type().fields[field_node.name.value]
         try:
             arguments = get_argument_values(field, field_node, operation.variables)
-            return field.subscribe(None, None, **arguments)
+            return field.subscribe(None, operation.caller, **arguments)
         except GraphQLError as error:
             raise BadOperation([error]) from error
 

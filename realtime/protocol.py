@@ -88,6 +88,7 @@ class Connection:
     """
 
     subprotocol = "graphql-transport-ws"
+    may_be_early = False  # whether operations may come before the acknowledgement
 
     def __init__(self, max_frame: int = 65_536) -> None:
         """`max_frame`: bytes of UTF-8 that a message to us may have."""

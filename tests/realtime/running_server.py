@@ -53,18 +53,18 @@ def running_server(application, send_buffer=None, **options):
 class Board:
     """A server with a log in memory; `endpoint` belongs to the server's loop."""
 
-    def __init__(self, limits=None, trusted_proxies=0):
+    def __init__(self, limits=None, trusted_proxies=0, **options):
         self.log = MemoryLog()
         self.engine = CountingEngine()
         self.endpoint = None
         self.port = None
         self.loop = None
-        self._options = limits or Limits(), trusted_proxies
+        self._options = {"limits": limits or Limits(), "trusted_proxies": trusted_proxies} | options
 
     async def __call__(self, scope, receive, send):
         if self.endpoint is None:
             self.loop = asyncio.get_running_loop()
-            self.endpoint = Endpoint(self.engine, Hub(self.log, self.engine), *self._options)
+            self.endpoint = Endpoint(self.engine, Hub(self.log, self.engine), **self._options)
         await GraphQLConsumer.as_asgi(endpoint=self.endpoint)(scope, receive, send)
 
     @property

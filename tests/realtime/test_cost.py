@@ -1,14 +1,12 @@
 """What a document may cost: exact numbers, and hostile documents that are refused before they cost anything."""
 
-import contextlib
-import time
-
 import pytest
 from graphql import GraphQLError, build_schema, get_introspection_query, parse
 
 from realtime import cost
 from realtime.cost import Cost, Way, check_cost, check_repeats
 from realtime.operations import BadOperation, Engine
+from tests.realtime.staging import calls_of
 
 SCHEMA = build_schema("""
     type Query { page(first: Int = 25): Page!  one: Thing  hello: String }
@@ -112,21 +110,22 @@ HOSTILE = {
 }
 
 
+def _calls_to_refuse(query):
+    engine = Engine(SCHEMA)
+
+    def refuse():
+        with pytest.raises(BadOperation):
+            engine.prepare(query, None, None)
+
+    return calls_of(refuse)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_document_is_refused_in_less_than_200_ms_of_the_processor(name):
-    engine, begun = Engine(SCHEMA), time.thread_time()
-    with pytest.raises(BadOperation):
-        engine.prepare(HOSTILE[name], None, None)
-    assert time.thread_time() - begun < 0.2
+def test_hostile_document_is_refused_in_an_instant(name):
+    assert _calls_to_refuse(HOSTILE[name]) < 100_000  # a twentieth of a second
 
 
 def test_validation_alone_would_take_long_for_repeated_fields(monkeypatch):
-    """Known to be wrong: the same document without the count before validation."""
+    """Known to be wrong: the same document without the count before validation; graphql-core gives up at last."""
     monkeypatch.setattr("realtime.operations.check_repeats", lambda document: None)
-    times = []
-    for query in ("{ one { " + "id " * 98 + "} }", HOSTILE["fields repeated"]):
-        begun = time.thread_time()
-        with contextlib.suppress(BadOperation):  # graphql-core gives up at last
-            Engine(SCHEMA).prepare(query, None, None)
-        times.append(time.thread_time() - begun)
-    assert times[1] > 20 * times[0]
+    assert _calls_to_refuse(HOSTILE["fields repeated"]) > 1_000_000

@@ -172,7 +172,34 @@ def test_broken_layer_is_a_warning_and_the_next_ring_goes_out(layer, caplog, err
     recording.error = None
     ring(8)
     _wait_for(lambda: recording.sent == [7, 8])
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    _wait_for(lambda: caplog.records[1:])
+    kind = type(error).__name__
+    assert [record.getMessage() for record in caplog.records] == [
+        f"The doorbell cannot ring for position 7 ({kind}).", "The doorbell rings again.",
+    ]  # fmt: skip
+
+
+def test_process_that_could_not_ring_and_was_never_deaf_says_once_that_it_rings_again(layer, caplog):
+    class Failing(InMemoryChannelLayer):
+        error = None
+
+        async def group_send(self, group, message):
+            if self.error:
+                raise self.error
+            await super().group_send(group, message)
+
+    failing = layer(Failing())
+    with Ear() as ear:
+        assert ear.hears(1)
+        failing.error = OSError("no Redis")
+        ring(2)
+        _wait_for(lambda: "cannot ring" in caplog.text)
+        failing.error = None
+        assert ear.hears(3)
+        assert ear.hears(4)
+    told = [record.getMessage() for record in caplog.records if record.name == "realtime.doorbell"]
+    assert told[0].startswith("The doorbell cannot ring for position ")  # of a ring, or a heartbeat
+    assert told[1:] == ["The doorbell rings again."]
 
 
 def test_hanging_layer_holds_nobody_up_and_is_given_up(layer, monkeypatch, caplog):

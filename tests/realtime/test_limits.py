@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realtime.limits import Limits, Rate, Sockets, client_address
+from realtime.limits import Limits, Rate, Rates, Sockets, client_address
 
 
 def test_limits_are_those_of_the_documentation():
@@ -88,6 +88,31 @@ def test_rate_of_an_idle_socket_takes_next_to_no_memory():
     for second in range(10_000):
         assert rate.allow(second * 12.0)
     assert sys.getsizeof(rate) + sys.getsizeof(rate._times) < 300
+
+
+# Rates
+
+
+def test_each_address_has_a_rate_of_its_own_and_this_machine_none():
+    rates = Rates(2, 10.0)
+    assert [rates.allow("192.0.2.1", now) for now in (0.0, 1.0, 2.0)] == [True, True, False]
+    assert rates.allow("192.0.2.2", 2.0)
+    assert rates.allow("192.0.2.1", 10.5)
+    assert all(rates.allow("127.0.0.1", 0.0) for _ in range(10))
+    assert all(Rates(0, 10.0).allow("192.0.2.1", 0.0) for _ in range(10))
+
+
+def test_addresses_of_one_ipv6_network_share_a_rate():
+    rates = Rates(1, 10.0)
+    assert [rates.allow(f"2001:db8::{host}", 0.0) for host in (1, 2)] == [True, False]
+    assert rates.allow("2001:db8:1::1", 0.0)
+
+
+def test_nothing_is_kept_of_addresses_that_are_silent():
+    rates = Rates(2, 10.0)
+    for number in range(10_000):
+        rates.allow(f"10.0.{number >> 8}.{number & 255}", number * 0.1)
+    assert len(rates._rates) == 100
 
 
 # Sockets

@@ -3,7 +3,6 @@
 import json
 import logging
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -14,6 +13,7 @@ from graphql import OperationType, build_schema
 from realtime import operations
 from realtime.operations import BadOperation, Engine
 from tests.realtime.memory_log import SECRET, Number, build_numbers_schema
+from tests.realtime.staging import calls_of
 
 
 @pytest.fixture
@@ -303,10 +303,9 @@ def test_recursion_that_gets_past_the_parser_is_refused_all_the_same(engine, mon
 
 
 def test_document_of_more_than_1000_tokens_is_refused_at_once(engine):
-    started = time.thread_time()
-    error = _refused(engine, "{" + " ".join(f"a{n}: bye" for n in range(10_000)) + "}")[0]
-    assert "1000 tokens" in error["message"]
-    assert time.thread_time() - started < 0.2
+    document, errors = "{" + " ".join(f"a{n}: bye" for n in range(10_000)) + "}", []
+    assert calls_of(lambda: errors.extend(_refused(engine, document))) < 100_000
+    assert "1000 tokens" in errors[0]["message"]
 
 
 def test_document_of_1000_tokens_is_accepted(engine):
@@ -346,9 +345,9 @@ def test_fragments_that_multiply_are_answered_or_refused_in_an_instant(engine):
     names = [f"F{n}" for n in range(23)]
     spreads = [f"fragment {a} on Query{{...{b} ...{b}}}" for a, b in pairwise(names)]
     document = " ".join(["{...F0}", *spreads, "fragment F22 on Query{bye}"])
-    started = time.thread_time()
-    assert _answer(engine, document)
-    assert time.thread_time() - started < 0.2
+    answers = []
+    assert calls_of(lambda: answers.append(_answer(engine, document))) < 100_000
+    assert answers[0]
 
 
 # Errors of ours
