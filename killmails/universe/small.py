@@ -13,6 +13,7 @@ MODELS: dict[str, type[models.Entity]] = {
     "regions": models.Region,
     "constellations": models.Constellation,
     "solar_systems": models.SolarSystem,
+    "celestials": models.Celestial,
     "categories": models.InventoryCategory,
     "groups": models.InventoryGroup,
     "types": models.InventoryType,
