@@ -1,0 +1,141 @@
+"""What one of a type cost on the day of a killmail, and how we know."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from enum import StrEnum
+
+from killmails.values.facts import CAPSULE, SKIN, STRUCTURE_MODULE, Facts
+
+CENT = Decimal("0.01")
+MOST_DAYS = 34  # of which as many lie in five weeks of trade
+TITAN, SUPERCARRIER = 30, 659
+GROUPS = {CAPSULE: Decimal(10_000), 4513: Decimal(200), 4759: Decimal(200)}
+GANTRY, GANTRY_PARTS = 2233, {3962: 1, 2867: 8, 2871: 8, 2876: 8, 2872: 8}
+DEPTH = 8  # of things that are built from things that are built
+
+_BILLIONS = {
+    80: (2834, 3516, 11375),
+    100: (3518, 3514, 32788, 32790, 32209, 11942, 33673),
+    120: (35779, 42125, 42246),
+    150: (2836, 33675, 35781, 45530),
+    200: (33397, 42245, 45649),
+    230: (45531,),
+    500: (11940, 635, 11011, 25560),
+    650: (42241,),
+    750: (13202, 26840, 11936, 11938, 26842),
+    1000: (9860, 11019),
+}
+# Things that are never, or hardly ever, sold on the market; and some whose market was abused.
+FIXED: dict[int, Decimal] = {
+    **{type_id: Decimal(billions) * 10**9 for billions, type_ids in _BILLIONS.items() for type_id in type_ids},
+    **dict.fromkeys((12478, 34559, 44265), CENT),
+}
+
+
+class Basis(StrEnum):
+    """Where a price is from."""
+
+    HISTORY = "HISTORY"
+    DAY = "DAY"
+    FIXED = "FIXED"
+    BUILD = "BUILD"
+    PARTS = "PARTS"
+    WORTHLESS = "WORTHLESS"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPrice:
+    """ISK for one. `day` and `days`: the newest day of the market's history that it is from, and of how many."""
+
+    isk: Decimal
+    basis: Basis
+    day: date | None = None
+    days: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One run of a blueprint: how many come out, and what goes in, type ids with quantities."""
+
+    quantity: int
+    materials: Sequence[tuple[int, int]]
+
+
+History = Sequence[tuple[date, Decimal]]  # averages of one type, newest first
+WORTHLESS = UnitPrice(CENT, Basis.WORTHLESS)
+
+
+def price_day(time: datetime) -> date:
+    """The day of which a killmail takes its prices: an hour behind, since the market's history comes late."""
+    return (time - timedelta(seconds=3601)).date()
+
+
+def rounded(isk: Decimal) -> Decimal:
+    """To 2 decimals, half away from zero, as PHP does."""
+    return isk.quantize(CENT, ROUND_HALF_UP)
+
+
+class Prices:
+    """Of one day. `histories`: of each type, nothing after that day."""
+
+    def __init__(
+        self, day: date, histories: Mapping[int, History], recipes: Mapping[int, Recipe], facts: Facts
+    ) -> None:
+        self._day = day
+        self._histories = histories
+        self._recipes = recipes
+        self._facts = facts
+        self._known: dict[int, UnitPrice] = {}
+
+    def of(self, type_id: int, depth: int = 0) -> UnitPrice:
+        """The first rule that applies: skins, fixed prices, groups, what is only built, then the market."""
+        if type_id not in self._known:
+            self._known[type_id] = self._find(type_id, depth)
+        return self._known[type_id]
+
+    def category(self, type_id: int) -> int | None:
+        return self._facts[type_id].category_id
+
+    def _find(self, type_id: int, depth: int) -> UnitPrice:
+        facts = self._facts[type_id]
+        if facts.category_id == SKIN:
+            return WORTHLESS
+        if type_id in FIXED:
+            return UnitPrice(FIXED[type_id], Basis.FIXED)
+        if facts.group_id in GROUPS:
+            return UnitPrice(GROUPS[facts.group_id], Basis.FIXED)
+        if type_id == GANTRY:
+            parts = sum((self.of(part, depth).isk * count for part, count in GANTRY_PARTS.items()), Decimal(0))
+            return UnitPrice(rounded(parts), Basis.PARTS)
+        only_built = facts.group_id in (TITAN, SUPERCARRIER) or facts.category_id == STRUCTURE_MODULE
+        built = self._built(type_id, depth) if only_built else None
+        return built or self._market(type_id) or self._built(type_id, depth) or UnitPrice(CENT, Basis.UNKNOWN)
+
+    def _market(self, type_id: int) -> UnitPrice | None:
+        """The mean of five weeks without its extremes, or the day's own average where that is lower; None: no trade."""
+        history = list(self._histories.get(type_id, ()))[:MOST_DAYS]
+        if not history:
+            return None
+        averages = sorted(average for _, average in history)
+        if len(averages) == MOST_DAYS:
+            averages = averages[2:-2]
+        elif len(averages) > 6:
+            averages = averages[:-2]
+        mean = rounded(sum(averages, Decimal(0)) / len(averages))
+        day, newest = history[0]
+        if day == self._day and newest < mean:
+            return UnitPrice(rounded(newest), Basis.DAY, day, 1) if newest > CENT else None
+        return UnitPrice(mean, Basis.HISTORY, day, len(averages)) if mean > CENT else None
+
+    def _built(self, type_id: int, depth: int) -> UnitPrice | None:
+        """What its materials cost, by a blueprint that saves a tenth of them; None where nobody can build it."""
+        recipe = self._recipes.get(type_id)
+        if recipe is None or not recipe.materials or depth >= DEPTH:
+            return None
+        materials = ((id_, -(-count * 9 // 10)) for id_, count in recipe.materials)  # rounded up
+        cost = sum((self.of(id_, depth + 1).isk * count for id_, count in materials), Decimal(0))
+        each = rounded(cost / recipe.quantity)
+        return UnitPrice(each, Basis.BUILD) if each > CENT else None
