@@ -33,7 +33,8 @@ def collect(queue: Queue, tasks: frozenset[str], most_deliveries: int) -> int:
         message = queue.get()
         if message is None:
             break
-        new += _keep(message, tasks, most_deliveries)
+        if not _has_expired(message):
+            new += _keep(message, tasks, most_deliveries)
         message.ack()
     return new
 
@@ -82,6 +83,12 @@ def _deaths(message: Message) -> list[dict[str, Any]]:
     """RabbitMQ's x-death, the latest first. Anybody may write headers, so nothing is taken for granted."""
     deaths = message.headers.get("x-death")
     return [death for death in deaths if isinstance(death, dict)] if isinstance(deaths, list) else []
+
+
+def _has_expired(message: Message) -> bool:
+    """What beat asks for four times a minute, and nobody took in time: the next one asks for the same."""
+    deaths = _deaths(message)
+    return bool(deaths) and deaths[0].get("reason") == "expired"
 
 
 def _task(message: Message, raw: bytes, tasks: frozenset[str]) -> tuple[str, list[int]]:

@@ -15,17 +15,19 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
-from django.db import close_old_connections, connection
+from django.db import OperationalError, close_old_connections, connection
 from django.db.models import F
 from django.db.models.functions import Now
 
 from killmails.errors import BadPointer, Outrun, Unacceptable, Unreadable, UpstreamError, UpstreamRefused
 from killmails.ingest import gaps
 from killmails.ingest.lease import FEED, RENEW, STANDBY, give_up_lease, is_mine, take_lease, who_follows
+from killmails.ingest.names import NameAsker
 from killmails.ingest.quarantine import quarantine
 from killmails.ingest.store import store_killmail
 from killmails.models import FeedCursor
 from killmails.records import KillmailRecord, Placeholder, parse_package
+from killmails.upstream.esi import Esi
 from killmails.upstream.zkillboard import Zkillboard
 
 logger = logging.getLogger(__name__)
@@ -44,12 +46,14 @@ BACKOFF = (6.0, 60.0)  # seconds, first and longest, after an upstream in troubl
 class Feed:
     """One worker's side of the feed."""
 
-    def __init__(self, upstream: Zkillboard, holder: str) -> None:
+    def __init__(self, upstream: Zkillboard, holder: str, esi: Esi | None = None) -> None:
         self._upstream = upstream
+        self._names = NameAsker(esi)
         self._holder = holder
         self._failures = 0
         self._silent_until = 0.0
         self._standing_by = False
+        self._following = False
         self._measured = time.monotonic()  # when we knew last how far behind we are: not at all after a 404
 
     def run(self, stop: threading.Event) -> None:
@@ -57,6 +61,11 @@ class Feed:
         while not stop.is_set():
             try:
                 wait = self.step()
+            except OperationalError as error:  # what the database says takes a line, not a traceback each five seconds
+                cause = str(error).strip().partition("\n")[0]
+                logger.error("The feed met an error of the database (%s); going on in %.0f s.", cause, BROKEN_WAIT)
+                connection.close()
+                wait = BROKEN_WAIT
             except Exception:
                 logger.exception("The feed met an error; going on in %.0f s.", BROKEN_WAIT)
                 connection.close()
@@ -73,7 +82,11 @@ class Feed:
         cursor = take_lease(self._holder)
         if cursor is None:
             return self._stand_by()
-        self._standing_by = False
+        if self._standing_by or not self._following:
+            logger.info(
+                "%s follows the feed now, from sequence %s.", self._holder, cursor.next_sequence or "its pointer"
+            )
+        self._standing_by, self._following = False, True
         try:
             return self._ask(cursor)
         except UpstreamError as error:
@@ -92,7 +105,7 @@ class Feed:
         wait = seconds_left(cursor)
         if wait > 0:
             # While the head is not there yet, what is owed can be asked for; while we are to be silent, nothing.
-            owed = cursor.last_answer == NOT_YET and gaps.fetch_one(self._upstream)
+            owed = cursor.last_answer == NOT_YET and gaps.fetch_one(self._upstream, self._names.ask)
             return 0.0 if owed else min(wait, RENEW)
         if cursor.next_sequence is None:
             return self._begin()
@@ -127,19 +140,21 @@ class Feed:
 
     def _take(self, cursor: FeedCursor, record: KillmailRecord | Placeholder) -> float:
         sequence = cursor.next_sequence
+        if isinstance(record, KillmailRecord):
+            self._names.ask(record)
         if isinstance(record, Placeholder):
             move_cursor(sequence, sequence + 1, placeholders=F("placeholders") + 1)
             logger.info("Sequence %d is a placeholder without a killmail; skipped.", sequence)
             return 0.0
-        stored = store_killmail(record, claim=lambda: self._claim(record))
+        stored = store_killmail(record, claim=lambda: self._claim(sequence, record.sequence_updated))
         logger.info("Sequence %d: killmail %d %s.", sequence, record.killmail_id, stored)
         return 0.0
 
-    def _claim(self, record: KillmailRecord) -> None:
+    def _claim(self, sequence: int, sequence_updated: int | None) -> None:
         """In the storing transaction: moves the cursor, and notes a file that is to be read again."""
-        move_cursor(record.sequence, record.sequence + 1)
-        if record.sequence_updated is not None:
-            gaps.note_changed(record.sequence_updated, record.sequence)
+        move_cursor(sequence, sequence + 1)
+        if sequence_updated is not None:
+            gaps.note_changed(sequence_updated, sequence)
 
     def _reject(self, cursor: FeedCursor, error: Unacceptable) -> float:
         sequence, tries = cursor.next_sequence, cursor.tries + 1

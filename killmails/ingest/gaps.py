@@ -14,7 +14,7 @@ from killmails.ingest.lease import FEED
 from killmails.ingest.quarantine import quarantine
 from killmails.ingest.store import store_killmail
 from killmails.models import FeedCursor, FeedGap
-from killmails.records import Placeholder, parse_package
+from killmails.records import KillmailRecord, Placeholder, parse_package
 from killmails.upstream.zkillboard import Zkillboard
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def note_changed(changed: int, at: int) -> None:
     )
 
 
-def fetch_one(upstream: Zkillboard) -> bool:
+def fetch_one(upstream: Zkillboard, ask_names: Callable[[KillmailRecord], None] = lambda record: None) -> bool:
     """Asks for one number that is owed and due. False when none was. Raises UpstreamError."""
     due = FeedGap.objects.filter(outcome=FeedGap.Outcome.OPEN, next_try_at__lte=Now()).order_by("next_try_at").first()
     if due is None:
@@ -122,6 +122,7 @@ def fetch_one(upstream: Zkillboard) -> bool:
     if isinstance(record, Placeholder):
         _close(due, FeedGap.Outcome.GIVEN_UP)
         return True
+    ask_names(record)
     stored = store_killmail(record, claim=lambda: _close(due, FeedGap.Outcome.STORED))
     logger.info("Sequence %d, owed as %s: killmail %d %s.", sequence, due.reason, record.killmail_id, stored)
     return True

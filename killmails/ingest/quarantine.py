@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from killmails.errors import Outrun, Unacceptable
 from killmails.ingest.store import Stored, store_killmail
-from killmails.models import RejectedKillmail
+from killmails.models import PendingKillmail, RejectedKillmail
 from killmails.records import Placeholder, parse_package
 from killmails.upstream.http import KEPT
 
@@ -34,14 +34,40 @@ def quarantine(sequence: int, error: Unacceptable, claim: Callable[[], None]) ->
     return rejected
 
 
+def quarantine_fetched(row: PendingKillmail, error: Unacceptable) -> RejectedKillmail:
+    """A killmail that ESI refuses, or gives so that we cannot accept it. In the transaction of the caller.
+
+    Of one that its owner withholds nothing is kept but its id and the reason: with its hash anybody could read it.
+    """
+    return RejectedKillmail.objects.create(
+        killmail_id=row.killmail_id,
+        pending=row.pk,
+        reason=error.reason.value,
+        detail=storable(error.detail) if row.public else "its owner withholds it",
+        raw=error.raw[:KEPT] if row.public else b"",
+    )
+
+
+def _fetch_again(rejected: RejectedKillmail) -> None:
+    """ESI is asked once more; should it refuse again, that is a row of its own."""
+    with transaction.atomic(durable=True):
+        _change(rejected, RejectedKillmail.State.DISCARDED, note="ESI is asked again")
+        refused = PendingKillmail.objects.filter(pk=rejected.pending, state=PendingKillmail.State.REFUSED)
+        refused.update(state=PendingKillmail.State.TO_FETCH, tries=0, due_at=Now())
+
+
 def replay(rejected_id: int) -> Stored | None:
-    """Parses the kept bytes again, with today's rules, and stores the killmail. None where nothing was to be done.
+    """Parses the kept bytes again, with today's rules, and stores the killmail. None where nothing was to be done, or
+    ESI is to be asked again.
 
     Raises Unacceptable when it still cannot be accepted; the row is open again then, with the new reason,
     and Outrun when somebody else was faster.
     """
     rejected = RejectedKillmail.objects.get(pk=rejected_id)
     if rejected.state != RejectedKillmail.State.QUEUED:
+        return None
+    if rejected.pending is not None:
+        _fetch_again(rejected)
         return None
     try:
         record = parse_package(bytes(rejected.raw), rejected.sequence, datetime.now(UTC))

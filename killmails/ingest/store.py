@@ -4,12 +4,13 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from enum import StrEnum
 
 from django.db import IntegrityError, transaction
 
 from killmails import events
+from killmails.columns import attackers_of, columns_of
+from killmails.ingest.unnamed import note_unnamed
 from killmails.models import (
     Alliance,
     Attacker,
@@ -21,15 +22,15 @@ from killmails.models import (
     Killmail,
     KillmailPackage,
     SolarSystem,
+    UnfilledKillmail,
 )
-from killmails.models.places import read_places
-from killmails.records import AttackerRecord, KillmailRecord, ZkbRecord
+from killmails.models.killmails import ValuesBy
+from killmails.records import KillmailRecord
 from realtime import doorbell
 
 logger = logging.getLogger(__name__)
 
 ATTACKERS_AT_ONCE = 1000
-ATTACKER_COLUMNS = [field.name for field in fields(AttackerRecord)]
 # A newer package that differs in these only is no event: where it came from, and what our static data knows.
 NO_NEWS = {"sequence", "uploaded_at", "constellation_id", "region_id", "security_band"}
 
@@ -60,8 +61,10 @@ def store_killmail(record: KillmailRecord, claim: Callable[[], None] | None = No
         # 2. What it names, so that every reference has its row.
         _insert_entities(record)
         # 3. The killmail, new or newer.
-        columns = _columns(record)
+        columns = columns_of(record)
         stored = _insert(record, columns) or _replace(record, columns)
+        if stored is not Stored.KNOWN:
+            note_unnamed(record, replaces=stored is Stored.UPDATED)
         # 4. The log, last: see killmails.events.
         position = None
         if stored is not Stored.KNOWN:
@@ -71,6 +74,35 @@ def store_killmail(record: KillmailRecord, claim: Callable[[], None] | None = No
     if position is not None:
         doorbell.ring(position)
     return stored
+
+
+def publish_filled(killmail_id: int, before: dict[str, list[int]], left: dict[str, list[int]]) -> bool:
+    """Names have come since: once more in the log. `before` and `left`: who lacked one, and who does still.
+
+    Whether it was published: once, however many fill at the same time.
+    """
+    with transaction.atomic(durable=True):
+        row = UnfilledKillmail.objects.filter(pk=killmail_id, missing=before)
+        changed = row.update(missing=left) if left else row.delete()[0]
+        if not changed:
+            return False
+        position = events.append(events.UPDATED, killmail_id)
+    doorbell.ring(position)
+    return True
+
+
+def change_killmail(killmail_id: int, columns: dict[str, object]) -> bool:
+    """Writes what we reckon of a stored killmail, with an event in the log. Whether anything changed."""
+    with transaction.atomic(durable=True):
+        current = Killmail.objects.select_for_update().get(pk=killmail_id)
+        if current.values_by == ValuesBy.ZKILLBOARD:  # its own word has come meanwhile
+            return False
+        if all(getattr(current, name) == value for name, value in columns.items()):
+            return False
+        Killmail.objects.filter(pk=killmail_id).update(**columns)
+        position = events.append(events.UPDATED, killmail_id)
+    doorbell.ring(position)
+    return True
 
 
 def _insert(record: KillmailRecord, columns: dict[str, object]) -> Stored | None:
@@ -85,11 +117,7 @@ def _insert(record: KillmailRecord, columns: dict[str, object]) -> Stored | None
 
 
 def _insert_parts(record: KillmailRecord) -> None:
-    attackers = [
-        Attacker(killmail_id=record.killmail_id, ordinal=ordinal, **_attacker_columns(attacker))
-        for ordinal, attacker in enumerate(record.attackers)
-    ]
-    Attacker.objects.bulk_create(attackers, ATTACKERS_AT_ONCE)
+    Attacker.objects.bulk_create(attackers_of(record), ATTACKERS_AT_ONCE)
     KillmailPackage(killmail_id=record.killmail_id, deflated=KillmailPackage.deflate(record.raw)).save(
         force_insert=True
     )
@@ -98,7 +126,7 @@ def _insert_parts(record: KillmailRecord) -> None:
 def _replace(record: KillmailRecord, columns: dict[str, object]) -> Stored:
     """Takes over a newer package of a killmail that is stored: an upload again, or a repost under a new number."""
     current = Killmail.objects.select_for_update().get(pk=record.killmail_id)
-    older = (record.uploaded_at, record.sequence) < (current.uploaded_at or 0, current.sequence or 0)
+    older = (record.uploaded_at or 0, record.sequence or 0) < (current.uploaded_at or 0, current.sequence or 0)
     if older or current.package.raw() == record.raw:
         return Stored.KNOWN
     same = all(getattr(current, name) == value for name, value in columns.items() if name not in NO_NEWS)
@@ -108,43 +136,6 @@ def _replace(record: KillmailRecord, columns: dict[str, object]) -> Stored:
     KillmailPackage.objects.filter(killmail_id=record.killmail_id).delete()
     _insert_parts(record)
     return Stored.KNOWN if same else Stored.UPDATED
-
-
-def _columns(record: KillmailRecord) -> dict[str, object]:
-    victim = record.victim
-    x, y, z = victim.position or (None, None, None)
-    zkb = {field.name: getattr(record.zkb, field.name) for field in fields(ZkbRecord)}
-    return {
-        "hash": record.killmail_hash,
-        "time": record.time,
-        **_place(record.solar_system_id),
-        "war_id": record.war_id,
-        "moon_id": record.moon_id,
-        "victim_character_id": victim.character_id,
-        "victim_corporation_id": victim.corporation_id,
-        "victim_alliance_id": victim.alliance_id,
-        "victim_faction_id": victim.faction_id,
-        "victim_ship_type_id": victim.ship_type_id,
-        "damage_taken": victim.damage_taken,
-        "position_x": x,
-        "position_y": y,
-        "position_z": z,
-        "attacker_count": len(record.attackers),
-        "sequence": record.sequence,
-        "uploaded_at": record.uploaded_at,
-        **zkb,
-        "labels": list(record.zkb.labels),
-    }
-
-
-def _place(solar_system_id: int) -> dict[str, object]:
-    """The columns that the static data tells."""
-    (place,) = read_places([solar_system_id])
-    return place._asdict()
-
-
-def _attacker_columns(attacker: AttackerRecord) -> dict[str, object]:
-    return {name: getattr(attacker, name) for name in ATTACKER_COLUMNS}
 
 
 def _insert_entities(record: KillmailRecord) -> None:

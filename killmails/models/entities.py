@@ -3,6 +3,9 @@
 from typing import Any
 
 from django.db import models
+from django.db.models import Q
+
+NAME_UNKNOWN = Q(name=None)
 
 
 class Entity(models.Model):
@@ -35,17 +38,57 @@ def reference(to: str, **options: Any) -> models.ForeignKey:
     return models.ForeignKey(to, **settings, **options)
 
 
-class Character(Entity):
-    """A pilot, of a player or of the game."""
+def fill_not_before() -> models.DateTimeField:
+    return models.DateTimeField(null=True, help_text="ESI is not asked again before this.")
 
 
-class Corporation(Entity):
-    """A corporation of players or of the game."""
+def fill_tries() -> models.PositiveSmallIntegerField:
+    return models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How often in a row ESI did not know it."
+    )
 
 
-class Alliance(Entity):
+class Filled(Entity):
+    """An entity that ESI tells the name of; times are the database's."""
+
+    filled_at = models.DateTimeField(null=True, help_text="When ESI last told its name; None: never.")
+    fill_not_before = fill_not_before()
+    fill_tries = fill_tries()
+    details_at = models.DateTimeField(null=True, help_text="When ESI was last asked for its ticker or membership.")
+
+    class Meta(Entity.Meta):
+        abstract = True
+        indexes = [
+            # The filler: whose name is unknown, and may be asked for; whose name, whose details are the oldest.
+            models.Index(fields=["fill_not_before"], name="%(class)s_unknown", condition=NAME_UNKNOWN),
+            models.Index(fields=["filled_at"], name="%(class)s_filled"),
+            models.Index(fields=["details_at"], name="%(class)s_details"),
+        ]
+
+
+class Character(Filled):
+    """A pilot, of a player or of the game; `corporation` and `alliance` are today's, None until they are known."""
+
+    corporation = reference("Corporation", null=True)
+    alliance = reference("Alliance", null=True)
+
+
+class Corporation(Filled):
+    """A corporation of players or of the game; `alliance` is today's."""
+
+    ticker = models.CharField(max_length=10, null=True)
+    alliance = reference("Alliance", null=True)
+    faction = reference("Faction", null=True)
+
+
+class Alliance(Filled):
     """An alliance of corporations."""
+
+    ticker = models.CharField(max_length=10, null=True)
 
 
 class Faction(Entity):
     """An empire or pirate faction."""
+
+    fill_not_before = fill_not_before()
+    fill_tries = fill_tries()

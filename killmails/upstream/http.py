@@ -7,13 +7,13 @@ proxies and passwords of the environment are not used.
 import socket
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -28,22 +28,30 @@ KEPT = 1024 * 1024  # bytes of a refused body that are kept
 PATIENCE = 24 * 3600.0  # seconds; who asks us to stay away for longer does not mean it
 CHUNK = 8 * 1024
 
-answers: Counter[str] = Counter()  # of this process: questions by status, or "none" where no answer came
+# Of this process: questions to each upstream by status, or "none" where no answer came.
+answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+Told = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that is complete. `status` is 200 or 404."""
+    """An answer that is complete. Names of headers are the same in capitals and in small letters."""
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 class Client:
-    """Questions to one upstream, one at a time."""
+    """Questions to one upstream, one at a time: a thread has its own client."""
 
-    def __init__(self, user_agent: str, deadline: float = DEADLINE) -> None:
+    def __init__(
+        self, user_agent: str, deadline: float = DEADLINE, *, upstream: str = "zkillboard", cap: int = BODY_CAP
+    ) -> None:
         self._deadline = deadline
+        self._upstream = upstream
+        self._cap = cap
         self._wire = _Wire()
         self._session = requests.Session()
         self._session.trust_env = False
@@ -52,55 +60,104 @@ class Client:
             self._session.mount(scheme, _Adapter(self._wire))
 
     def get(self, url: str) -> Answer:
-        """Raises UpstreamUnreachable, UpstreamRefused (any status but 200 and 404), Unacceptable (TOO_LARGE),
-        Unreadable (cannot be unpacked).
+        """The answer with status 200 or 404. Raises UpstreamUnreachable, UpstreamRefused (any other status),
+        Unacceptable (TOO_LARGE), Unreadable (cannot be unpacked).
         """
-        status = "none"
-        with self._wire.cut_after(self._deadline):
-            try:
-                with self._session.get(url, stream=True, allow_redirects=False, timeout=self._deadline) as response:
-                    status = str(response.status_code)
-                    return self._read(response)
-            except (requests.RequestException, HTTPError, OSError) as error:
-                status = "none"
-                raise UpstreamUnreachable(f"{url}: {self._cause(error)}") from error
-            finally:
-                answers[status] += 1
+        with self._question("GET", url, self._deadline) as response:
+            if response.status_code not in (200, 404):
+                self._wire.hang_up()
+                raise UpstreamRefused(response.status_code, retry_after(response.headers.get("Retry-After")))
+            return self._read(response)
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        within: float | None = None,
+    ) -> Answer:
+        """The answer, whatever its status is; the body of one that is not 200 may be missing.
+
+        `within`: seconds, where they are fewer than the client's own. Raises as `get`, but for UpstreamRefused.
+        """
+        seconds = self._deadline if within is None else min(within, self._deadline)
+        with self._question(method, url, seconds, headers=headers, data=body) as response:
+            return self._read(response)
+
+    def download(
+        self, url: str, into: BinaryIO, *, headers: Mapping[str, str] | None = None, told: Told | None = None
+    ) -> Answer:
+        """As `ask`, but a body of status 200 is written to the file, and the answer has none.
+
+        `told` hears how many bytes there are so far, and of how many (None: unknown).
+        """
+        with self._question("GET", url, self._deadline, headers=headers) as response:
+            if response.status_code != 200:
+                return self._read(response)
+            size = response.headers.get("Content-Length", "")
+            total = int(size) if size.isdigit() and "Content-Encoding" not in response.headers else None
+            written = 0
+            for chunk in self._chunks(response):
+                written += into.write(chunk)
+                if told:
+                    told(written, total)
+            self._check_complete(response)
+            return Answer(200, b"", response.headers)
 
     def hang_up(self) -> None:
         """From another thread: ends the question under way."""
         self._wire.cut()
 
-    def _read(self, response: requests.Response) -> Answer:
-        if response.status_code not in (200, 404):
-            self._wire.hang_up()
-            raise UpstreamRefused(response.status_code, retry_after(response.headers.get("Retry-After")))
-        try:
-            body = self._body(response)
-        except Unacceptable:
-            if response.status_code != 404:
-                raise
-            body = b""  # whatever it is: that it is a 404 is all that counts
-        if self._wire.was_cut:  # without a declared length the end of our making looks like the body's own
-            raise UpstreamUnreachable(f"{response.url}: no complete answer within {self._deadline:.0f} s")
-        return Answer(response.status_code, body)
+    @contextmanager
+    def _question(self, method: str, url: str, seconds: float, **options: Any) -> Iterator[requests.Response]:
+        options |= {"stream": True, "allow_redirects": False, "timeout": seconds}
+        status = "none"
+        with self._wire.cut_after(seconds):
+            try:
+                with self._session.request(method, url, **options) as response:
+                    status = str(response.status_code)
+                    yield response
+            except (requests.RequestException, HTTPError, OSError) as error:
+                status = "none"
+                raise UpstreamUnreachable(f"{url}: {self._cause(error)}") from error
+            finally:
+                answers[self._upstream][status] += 1
 
-    def _body(self, response: requests.Response) -> bytes:
+    def _read(self, response: requests.Response) -> Answer:
         body = bytearray()
         try:
-            for chunk in response.raw.stream(CHUNK, decode_content=True):
+            for chunk in self._chunks(response):
                 body += chunk
-                if len(body) > BODY_CAP:
+        except Unacceptable as error:
+            if response.status_code == 200:
+                error.raw = bytes(body[:KEPT])
+                raise
+            body.clear()  # whatever it is: the status is all that counts
+        self._check_complete(response)
+        return Answer(response.status_code, bytes(body), response.headers)
+
+    def _chunks(self, response: requests.Response) -> Iterator[bytes]:
+        size = 0
+        try:
+            for chunk in response.raw.stream(CHUNK, decode_content=True):
+                yield chunk
+                size += len(chunk)
+                if size > self._cap:
                     self._wire.hang_up()
-                    raise Unacceptable(Reason.TOO_LARGE, f"the body exceeds {BODY_CAP} bytes", bytes(body[:KEPT]))
+                    raise Unacceptable(Reason.TOO_LARGE, f"the body exceeds {self._cap} bytes")
         except DecodeError as error:
             self._wire.hang_up()
-            raise Unreadable(Reason.NOT_JSON, "the body cannot be unpacked", bytes(body[:KEPT])) from error
-        return bytes(body)
+            raise Unreadable(Reason.NOT_JSON, "the body cannot be unpacked") from error
+
+    def _check_complete(self, response: requests.Response) -> None:
+        if self._wire.was_cut:  # without a declared length the end of our making looks like the body's own
+            raise UpstreamUnreachable(f"{response.url}: no complete answer within {self._wire.seconds:.0f} s")
 
     def _cause(self, error: Exception) -> str:
-        if self._wire.was_cut:
-            return f"no complete answer within {self._deadline:.0f} s"
+        if self._wire.was_cut or isinstance(error, requests.ReadTimeout):
+            return f"no complete answer within {self._wire.seconds:.0f} s"
         if isinstance(error, requests.ConnectionError):
             return "no connection"
         return f"{type(error).__name__}: {str(error)[:200]}"
@@ -114,6 +171,7 @@ class _Wire:
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self.was_cut = False
+        self.seconds = 0.0  # for the question in hand
         self._ends_at = 0.0
 
     def seconds_left(self) -> float:
@@ -135,6 +193,7 @@ class _Wire:
     @contextmanager
     def cut_after(self, seconds: float) -> Iterator[None]:
         self.was_cut = False
+        self.seconds = seconds
         self._ends_at = time.monotonic() + seconds
         clock = threading.Timer(seconds, self.cut)
         clock.daemon = True

@@ -1,12 +1,16 @@
-"""zKillboard's feed R2Z2: numbered files. Source: https://zkillboard.com/api/docs/"""
+"""zKillboard's feed R2Z2: numbered files; and its site, which knows the hash of each killmail.
+
+Source: https://zkillboard.com/api/docs/
+"""
 
 import time
 
-from killmails.errors import BadPointer, Unacceptable
+from killmails.errors import BadPointer, EsiUnknown, Unacceptable, UpstreamUnreachable
 from killmails.strict_json import BadJson, read_json
 from killmails.upstream.http import Answer, Client
 
 PACE = 0.1  # seconds between two questions; upstream allows 15 a second, and its own documents show this pace
+SITE_PACE = 1.0  # seconds, for its API
 USER_AGENT = "killboard/0.1 (EVE Online killboard backend; contact: {contact})"
 
 
@@ -46,3 +50,28 @@ class Zkillboard:
             return self._client.get(f"{self._base_url}/ephemeral/{name}")
         finally:
             self._asked_at = time.monotonic()
+
+
+class ZkillboardSite:
+    """Questions to zKillboard's own API, at most one in a second. For one thread."""
+
+    def __init__(self, base_url: str, contact: str) -> None:
+        self._base_url = base_url
+        self._client = Client(USER_AGENT.format(contact=contact or "not given"))
+        self._asked_at = float("-inf")
+
+    def fetch_hash(self, killmail_id: int) -> str:
+        """Raises EsiUnknown where zKillboard has no such killmail, UpstreamError."""
+        time.sleep(max(0.0, self._asked_at + SITE_PACE - time.monotonic()))
+        try:
+            answer = self._client.get(f"{self._base_url}/api/killID/{killmail_id:d}/")
+        finally:
+            self._asked_at = time.monotonic()
+        try:
+            found = read_json(answer.body) if answer.status == 200 else []
+            hashes = [entry["zkb"]["hash"] for entry in found if entry["killmail_id"] == killmail_id]
+        except (BadJson, TypeError, KeyError) as error:
+            raise UpstreamUnreachable(f"zKillboard's answer for killmail {killmail_id} cannot be read") from error
+        if not hashes or not isinstance(hashes[0], str):
+            raise EsiUnknown(answer.status, f"killmail {killmail_id}: zKillboard has none")
+        return hashes[0]
