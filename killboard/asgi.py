@@ -30,7 +30,9 @@ from health.views import Health  # noqa: E402
 from killboard.database import limit_statements  # noqa: E402
 from killboard.engine import engine  # noqa: E402
 from killboard.services import require_services  # noqa: E402
+from killmails.accounts import authenticate  # noqa: E402
 from killmails.events import KillmailLog  # noqa: E402
+from killmails.schema.sync import probe  # noqa: E402
 from killmails.universe.small import provide_universe  # noqa: E402
 from realtime.consumer import GraphQLConsumer  # noqa: E402
 from realtime.endpoint import Endpoint  # noqa: E402
@@ -47,7 +49,7 @@ hub = Hub(KillmailLog(), engine, settings.MAX_REPLAY)
 limits = Limits(**settings.SOCKET_LIMITS)
 limits = replace(limits, sockets=allow_sockets(limits.sockets))
 hub.delivered = metrics.delivered
-endpoint = Endpoint(engine, hub, limits, settings.TRUSTED_PROXIES)
+endpoint = Endpoint(engine, hub, limits, settings.TRUSTED_PROXIES, authenticate, probe)
 health = Health()
 origins = Origins(settings.ALLOWED_HOSTS, settings.CSRF_TRUSTED_ORIGINS)
 

@@ -2,10 +2,11 @@
 
 import logging
 import os
+from typing import Any
 
 from celery import Celery
 from celery.schedules import schedule
-from celery.signals import beat_init, setup_logging, worker_init, worker_shutting_down
+from celery.signals import beat_init, before_task_publish, setup_logging, worker_init, worker_shutting_down
 from kombu.transport import TRANSPORT_ALIASES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "killboard.settings")
@@ -14,12 +15,13 @@ from django.conf import settings
 from django.db import connections
 
 from killboard.feed_step import FeedStep
-from killboard.queues import BULK_QUEUE, DEAD_LETTERS, DELIVERIES, WORK_QUEUES
+from killboard.queues import BULK_QUEUE, DEAD_LETTERS, DELIVERIES, ROUTES, WORK_QUEUES
 from killboard.registration import RegistryStep, register_beat
 from killboard.services import require_services
 from killboard.worker import SOFT_SHUTDOWN, CtrlCStep, DeadLetterStep, WatchStep, end_in_time
 
 SWEEP = 15.0  # seconds; whatever a lost message had asked for is found within this + what the sweeper leaves alone
+HOUR = 3600.0  # seconds
 
 
 def _embedded() -> dict[str, object]:
@@ -57,6 +59,7 @@ app.conf.update(
     broker_heartbeat=10,
     task_queues=WORK_QUEUES,
     task_default_queue=BULK_QUEUE,
+    task_routes=ROUTES,
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     task_ignore_result=True,
@@ -71,15 +74,26 @@ app.conf.update(
     timezone="UTC",
     # It keeps no file: what is due is found in the database, and a signal while it writes one ends beat with 1.
     beat_scheduler="celery.beat:Scheduler",
+    # What is daily is asked each hour: it counts from the start of beat, and the database knows when a day is over.
     beat_schedule={
-        name: {"task": f"killmails.tasks.{name}", "schedule": schedule(SWEEP), "options": {"expires": SWEEP}}
-        for name in ("sweep_replays", "collect_dead_letters")
+        task: {"task": task, "schedule": schedule(seconds), "options": {"expires": seconds}}
+        for task, seconds in (
+            ("killmails.tasks.sweep_replays", SWEEP),
+            ("killmails.tasks.collect_dead_letters", SWEEP),
+            ("killmails.tasks.fill_names", SWEEP),
+            ("killmails.tasks.work_on_esi", SWEEP),
+            ("killmails.tasks.publish_withheld", SWEEP),
+            ("killmails.tasks.forget_what_is_public", HOUR),
+            ("killmails.tasks.notice_static_data", HOUR),
+            ("killmails.tasks.load_newest_prices", HOUR),
+            ("killboard.tasks.forget_sessions", HOUR),
+        )
     },
     # Ours; a queue of files has none.
     dead_letters=DEAD_LETTERS if settings.RABBITMQ_URL else None,
     most_deliveries=1 + DELIVERIES,
 )
-app.autodiscover_tasks(["killmails"])
+app.autodiscover_tasks(["killmails", "killboard"])
 app.steps["worker"].update({CtrlCStep, FeedStep, RegistryStep})
 app.steps["consumer"].update({DeadLetterStep, WatchStep})
 worker_shutting_down.connect(end_in_time)
@@ -90,6 +104,13 @@ def _log_like_the_others(loglevel: int, **_: object) -> None:
     """Celery's own handlers would hide no secrets; `-l` is for its own loggers. What is printed is logged, too."""
     logging.getLogger("celery").setLevel(loglevel)
     app.log.redirect_stdouts()
+
+
+@before_task_publish.connect
+def _leave_expiry_to_rabbitmq(headers: dict[str, Any], properties: dict[str, Any], **_: object) -> None:
+    """RabbitMQ drops by its own clock what nobody took in time. A worker whose clock is ahead would drop everything."""
+    if settings.RABBITMQ_URL and "expiration" in properties:
+        headers["expires"] = None
 
 
 @worker_init.connect

@@ -11,7 +11,7 @@ from celery.beat import Service
 from celery.worker import WorkController, state
 
 from killboard.celery import app
-from killboard.queues import BULK_QUEUE, FEED_QUEUE
+from killboard.queues import WORK_QUEUES
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def _worker(celery: Celery, feed_url: str) -> Any:
         app=celery,
         pool="threads",
         concurrency=2,
-        queues=[FEED_QUEUE, BULK_QUEUE],
+        queues=[queue.alias for queue in WORK_QUEUES],
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,

@@ -19,6 +19,7 @@ ESCAPED = "(an '@', ':', '/', '?' or '#' in a password as %40, %3A, %2F, %3F, %2
 HIDDEN = "****"
 SCHEME = re.compile(r"[a-z][a-z+]{1,20}")
 PLACE = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")  # of a host's name; what is none, no resolver takes
 PATH = re.compile(r"[A-Za-z0-9._/-]*")
 
 
@@ -51,6 +52,9 @@ class Environment:
         """The value without surrounding space; an empty one counts as not set."""
         self.names.append(name)
         return self._values.get(name, "").strip() or default
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self._values.get(name, "").strip())
 
     def boolean(self, name: str, default: bool) -> bool:
         value = self.text(name)
@@ -110,9 +114,14 @@ def split_address(name: str, value: str, schemes: tuple[str, ...], example: str)
         raise SettingError(f"{name}: the port or the host is not valid; {hint}") from error
     if parts.scheme not in schemes:
         raise SettingError(f"{name}: must begin with {' or '.join(s + '://' for s in schemes)}; {hint}")
-    if not parts.hostname or parts.netloc.count("@") > 1 or parts.fragment or port == 0:
+    if not parts.hostname or not is_host(parts.hostname) or parts.netloc.count("@") > 1 or parts.fragment or port == 0:
         raise SettingError(f"{name}: has no host, or a character that must be escaped; {hint}")
     return parts
+
+
+def is_host(host: str) -> bool:
+    """Whether it can be a name or an address; "[" and "]" are gone by now."""
+    return ":" in host or all(LABEL.fullmatch(label) for label in host.removesuffix(".").split("."))
 
 
 def masked(address: str) -> str:

@@ -37,6 +37,7 @@ class FeedStep(StartStopStep):
 
     def start(self, worker: Any) -> None:
         # Models can be imported only now, when Django is set up.
+        from killmails.ingest.esi import esi
         from killmails.ingest.feed import Feed
         from killmails.upstream.zkillboard import Zkillboard
 
@@ -45,7 +46,7 @@ class FeedStep(StartStopStep):
         holder = _holder(settings.WORKER_ID)
         url = self._given_url or settings.R2Z2_URL
         self._upstream = Zkillboard(url, settings.CONTACT)
-        feed = Feed(self._upstream, holder)
+        feed = Feed(self._upstream, holder, esi())
         self._thread = threading.Thread(target=feed.run, args=[self._stop], name="feed", daemon=True)
         self._thread.start()
         logger.info("Following the feed at %s as %s.", url, holder)

@@ -33,6 +33,8 @@ def logging_config(level: str, form: str) -> dict[str, Any]:
         "loggers": {
             # Of Celery's pool; it reaches no other handler.
             "multiprocessing": {"handlers": ["stderr"], "propagate": False},
+            # A wrong Host is the asker's mistake, and any scanner makes it: no line for people.
+            "django.security.DisallowedHost": {"level": "CRITICAL"},
             # A traceback each second while Redis is away; the doorbell says so once.
             "channels_redis": {"level": "CRITICAL"},
             **{name: {"level": level} for name in OURS},

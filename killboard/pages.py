@@ -1,8 +1,12 @@
-"""What a browser is given: the first page and GraphiQL, each under a content security policy of its own.
+"""What a browser is given, each page under a content security policy of its own.
 
-Both pages are the same for everyone: what they show comes through the public API, asked for by their scripts.
+The first page and GraphiQL are the same for everyone: what they show comes through the public API, asked for by their
+scripts. The pages about who is logged in have no scripts.
 """
 
+from typing import Any
+
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
@@ -33,10 +37,20 @@ GRAPHIQL_POLICY = {
 }
 
 
+# Forms, and nothing that moves; where a form leads to is added.
+ACCOUNT_POLICY = {
+    "default-src": "'none'",
+    "style-src": "'self'",
+    "img-src": "'self'",
+    "base-uri": "'none'",
+    "frame-ancestors": "'none'",
+}
+
+
 @require_safe
 def first_page(request: HttpRequest) -> HttpResponse:
     """The last killmails, and new ones as they come. The page asks `/graphql` for both."""
-    return _page(request, "killboard/first_page.html", FIRST_PAGE_POLICY)
+    return _page(request, "killboard/first_page.html", FIRST_PAGE_POLICY, {"sso": bool(settings.EVE_CLIENT_ID)})
 
 
 @require_safe
@@ -47,8 +61,20 @@ def graphiql(request: HttpRequest) -> HttpResponse:
     return response
 
 
-def _page(request: HttpRequest, template: str, policy: dict[str, str]) -> HttpResponse:
-    response = render(request, template)
+def account_page(
+    request: HttpRequest, name: str, context: dict[str, Any], *, status: int = 200, forms_to: str = ""
+) -> HttpResponse:
+    """A page about the one who asks. `forms_to`: where its forms lead to, beside the board."""
+    response = render(request, f"killboard/{name}.html", context, status=status)
+    policy = {**ACCOUNT_POLICY, "form-action": f"'self' {forms_to}".strip()}
+    response["Content-Security-Policy"] = "; ".join(" ".join(directive) for directive in policy.items())
+    return response
+
+
+def _page(
+    request: HttpRequest, template: str, policy: dict[str, str], context: dict[str, Any] | None = None
+) -> HttpResponse:
+    response = render(request, template, context)
     directives = {**policy, "connect-src": _connect_sources(request)}
     response["Content-Security-Policy"] = "; ".join(" ".join(directive) for directive in directives.items())
     # After an update of the board a browser must not keep last week's page.

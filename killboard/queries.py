@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from django.db import connections
+from django.db import Error, connections
 from graphql import ExecutionResult
 
 from killboard.database import Unavailable, wait_patiently
-from realtime.operations import Engine, Operation, is_away
+from killmails.accounts import authenticate
+from realtime.callers import NOBODY, Caller, NotAuthenticated, bearer_of
+from realtime.operations import DATABASE_AWAY, Engine, Operation, is_away
 
 T = TypeVar("T")
 THREADS = 3  # with those of the websockets fewer than the ten database connections of a process
@@ -20,11 +22,27 @@ _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="graphql")
 _waiting = 0
 
 
-async def prepare(engine: Engine, query: str, variables: Mapping[str, Any] | None, name: str | None) -> Operation:
+async def caller_of(authorization: str | None, address: str) -> Caller:
+    """Who sent this header; nobody in particular without one. Raises NotAuthenticated and Unavailable."""
+    token = bearer_of(authorization)
+    if token is None:
+        return Caller(None, address)
+    try:
+        viewer = await _run(authenticate, token)
+    except Error as error:
+        raise Unavailable(DATABASE_AWAY) from error
+    if viewer is None:
+        raise NotAuthenticated
+    return Caller(viewer, address)
+
+
+async def prepare(
+    engine: Engine, query: str, variables: Mapping[str, Any] | None, name: str | None, caller: Caller = NOBODY
+) -> Operation:
     """Raises BadOperation and Unavailable. A document that is new is read in a thread: it may take a while."""
     if engine.knows(query):
-        return engine.prepare(query, variables, name)
-    return await _run(engine.prepare, query, variables, name)
+        return engine.prepare(query, variables, name, caller)
+    return await _run(engine.prepare, query, variables, name, caller)
 
 
 async def execute(engine: Engine, operation: Operation) -> ExecutionResult:

@@ -3,6 +3,8 @@
 from kombu import Exchange, Queue
 
 FEED_QUEUE = "feed"
+PUBLISH_QUEUE = "publish"
+ESI_QUEUE = "esi"
 BULK_QUEUE = "bulk"
 DELIVERIES = 5  # again; a task that kills its process must not run for ever
 
@@ -29,7 +31,12 @@ def work_queue(name: str) -> Queue:
     return Queue(f"{PREFIX}{name}", EXCHANGE, f"{PREFIX}{name}", queue_arguments=arguments, alias=name)
 
 
-WORK_QUEUES = [work_queue(FEED_QUEUE), work_queue(BULK_QUEUE)]
+WORK_QUEUES = [work_queue(name) for name in (FEED_QUEUE, PUBLISH_QUEUE, ESI_QUEUE, BULK_QUEUE)]
+# What is not named here goes to `bulk`.
+ROUTES = {
+    "killmails.tasks.publish_withheld": {"queue": PUBLISH_QUEUE},
+    "killmails.tasks.work_on_esi": {"queue": ESI_QUEUE},
+}
 
 
 def names_of(consumed: dict[str, Queue]) -> list[str]:

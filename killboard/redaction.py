@@ -14,9 +14,10 @@ SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|KEY", re.IGNORECASE)
 # Not `\S`: a password may hold a space of another alphabet.
 WORD = re.compile(r"[^ \t\r\n]+")
 # `password=…`, `"refresh_token": "…"`, `Authorization: Bearer …`, `(b'authorization', b'…')`, also as JSON in a string.
+# But not what follows the address of EVE's SSO, which ends with `/oauth/token`.
 # What looks like a closing quote may be a letter of the password: all up to the next space goes.
 NAMED = re.compile(
-    r"""(?P<name>(?:password|passwd|passphrase|secret|token|verifier|authorization|api[_-]?key|cookie|sessionid)
+    r"""(?<!/oauth/)(?P<name>(?:password|passwd|passphrase|secret|token|verifier|authorization|api[_-]?key|cookie|sessionid)
            (?:[_-]?keys?)?\d?
            (?: \\{0,4}["'] [ \t]{0,4} [:=,] [ \t]{0,4} [bru]? | [ \t]{0,4} [:=] [ \t]{0,4} | %(?:25){0,2}3D ))
         (?: (?: "(?:[^"\\]|\\.)*(?:"|$) | '(?:[^'\\]|\\.)*(?:'|$) | (?P<quote>\\{1,8}["']).{0,2000}?(?<!\\)(?P=quote)

@@ -22,7 +22,7 @@ from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from killboard.environment import ESCAPED, PLACE, SettingError
+from killboard.environment import ESCAPED, PLACE, SettingError, is_host
 
 EXAMPLES = {
     "redis": "redis://user:password@localhost:6379/0",
@@ -216,7 +216,7 @@ def _places(parts: SplitResult, kind: str) -> tuple[Place, ...]:
     for place in written:
         found = PLACE.fullmatch(place)
         port = int((found[2] or "")[1:] or (26379 if kind == "redis+sentinel" else 6379)) if found else 0
-        if not found or not 0 < port < 65536:
+        if not found or not 0 < port < 65536 or not is_host(found[1].strip("[]")):
             raise SettingError(f"REDIS_URL: the port or the host is not valid; {_hint(kind)}")
         places.append((found[1].strip("[]"), port))
     return tuple(places)

@@ -1,6 +1,7 @@
 """Workers and beat tell that they live, as servers do: to `/health`, and to each other."""
 
 import atexit
+import logging
 import os
 import socket
 from typing import Any
@@ -9,6 +10,8 @@ from celery.bootsteps import StartStopStep
 from django.conf import settings
 
 from killboard.queues import names_of
+
+logger = logging.getLogger(__name__)
 
 
 class RegistryStep(StartStopStep):
@@ -23,6 +26,7 @@ class RegistryStep(StartStopStep):
         number = f"worker {settings.WORKER_ID}" if settings.WORKER_ID else "worker"
         queues = names_of(worker.app.amqp.queues.consume_from)
         registry.start("worker", f"{number} {worker.hostname}", queues, _facts)
+        logger.info("%s %s serves %s.", number, worker.hostname, ", ".join(sorted(queues)))
 
     def stop(self, worker: Any) -> None:
         """As soon as it takes no new tasks; those in hand may take their time."""
@@ -34,11 +38,14 @@ class RegistryStep(StartStopStep):
 
 
 def _facts() -> dict[str, Any]:
-    """What the feed of this process has done, for /metrics."""
+    """What the feed of this process has done, and what all workers together have of ESI's, for /metrics."""
+    from killmails.ingest.esi import esi
     from killmails.ingest.store import outcomes
     from killmails.upstream.http import answers
 
-    return {"upstream": dict(answers), "stored": dict(outcomes)}
+    client = esi()
+    shared = client.budget.told() if client else {}
+    return {"upstream": dict(answers["zkillboard"]), "stored": dict(outcomes), "esi": shared}
 
 
 def register_beat() -> None:

@@ -2,12 +2,16 @@
 
 import graphene
 
-from killmails.schema import log, queries
-from killmails.schema.subscriptions import Subscription
+from killmails.schema import log, queries, subscriptions, sync, viewer
+from killmails.schema.mutations import Mutation
 
 
-class Query(queries.Query, log.Query):
+class Query(queries.Query, log.Query, viewer.Query, sync.Query):
     """Read what is stored."""
 
 
-schema = graphene.Schema(query=Query, subscription=Subscription)
+class Subscription(subscriptions.Subscription, sync.Subscription):
+    """Be told what happens, the moment it is stored."""
+
+
+schema = graphene.Schema(query=Query, mutation=Mutation, subscription=Subscription)

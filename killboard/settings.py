@@ -2,13 +2,16 @@
 
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dj_database_url
 
 from killboard.environment import Environment, SettingError, masked, misspelt, read_dotenv, split_address
+from killboard.fixed import *  # noqa: F403
 from killboard.logs import logging_config
 from killboard.redis_address import EXAMPLES, RedisAddress, read_redis_address
 from realtime.origin import Origins
@@ -17,6 +20,14 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 INSECURE_KEY = "insecure-key-for-a-board-on-your-own-machine-never-for-production"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DATABASE_EXAMPLE = "postgresql://user:password@localhost:5432/killboard"
+NEW_KEY = "make one with: python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'"
+UPSTREAMS = {
+    "R2Z2_URL": "https://r2z2.zkillboard.com",
+    "ESI_URL": "https://esi.evetech.net",
+    "PRICES_URL": "https://data.everef.net",
+    "STATIC_DATA_URL": "https://developers.eveonline.com/static-data",
+    "ZKILLBOARD_URL": "https://zkillboard.com",
+}
 RABBITMQ_EXAMPLE = "amqp://user:password@localhost:5672/"
 
 
@@ -102,6 +113,7 @@ def _sockets(env: Environment) -> dict[str, Any]:
     }
     return {
         "SOCKET_LIMITS": limits,  # by the names of realtime.limits.Limits
+        "MAX_QUERIES_PER_10_S": env.integer("MAX_QUERIES_PER_10_S", 200, 0, 10**6),
         "MAX_REPLAY": env.integer("MAX_REPLAY", 100_000, 100, 10**9),
         "TRUSTED_PROXIES": env.integer("TRUSTED_PROXIES", 0, 0, 10),
         "CSRF_TRUSTED_ORIGINS": _trusted_origins(env),
@@ -141,6 +153,7 @@ def _read(env: Environment) -> dict[str, Any]:
             f"DEBUG: true shows errors to everybody, and HOST={host} lets everybody in; set DEBUG=false and REDIS_URL."
         )
     feed_asked, feed = _feed(env, data_dir, services, database_url)
+    port = env.integer("PORT", 4000, 1, 65535)
     file = data_dir / ("recorded.sqlite3" if feed == "recorded" else "killboard.sqlite3")
     return {
         "DATA_DIR": data_dir,
@@ -149,13 +162,14 @@ def _read(env: Environment) -> dict[str, Any]:
         "RABBITMQ_URL": rabbitmq_url,
         "FEED_ASKED": feed_asked,
         "FEED": feed,
-        "R2Z2_URL": _feed_address(env),
+        **{name: _upstream_address(env, name, default) for name, default in UPSTREAMS.items()},
         "CONTACT": _contact(env),
+        **_sso(env, debug, port),
         "DEBUG": debug,
         "SECRET_KEY": _secret_key(env, debug),
         "ALLOWED_HOSTS": env.words("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"],
         "HOST": host,
-        "PORT": env.integer("PORT", 4000, 1, 65535),
+        "PORT": port,
         "WORKER_ID": env.name("WORKER_ID"),
         "METRICS_TOKEN": env.secret("METRICS_TOKEN", 16),
         "LOG_FORMAT": env.choice("LOG_FORMAT", "text", ("text", "json")),
@@ -165,12 +179,38 @@ def _read(env: Environment) -> dict[str, Any]:
     }
 
 
-def _feed_address(env: Environment) -> str:
-    example = "https://r2z2.zkillboard.com"
-    address = env.address("R2Z2_URL", ("https", "http"), example, default=example).rstrip("/")
-    parts = split_address("R2Z2_URL", address, ("https", "http"), example)
+def _sso(env: Environment, debug: bool, port: int) -> dict[str, Any]:
+    """Logging in with EVE: on where EVE_CLIENT_ID is set."""
+    client_id, keys = env.secret("EVE_CLIENT_ID", 1), env.words("TOKEN_KEYS")
+    callback = _upstream_address(env, "EVE_CALLBACK_URL", f"http://localhost:{port}/auth/callback")
+    for key in keys:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{43}=", key):
+            raise SettingError(f"TOKEN_KEYS: each must be 32 bytes in base64; {NEW_KEY}.")
+    if client_id and not keys:
+        raise SettingError(f"TOKEN_KEYS: is missing while EVE_CLIENT_ID is set; {NEW_KEY}.")
+    if client_id and not debug and "EVE_CALLBACK_URL" not in env:
+        raise SettingError(
+            "EVE_CALLBACK_URL: is missing; write it as at EVE, like https://board.example/auth/callback."
+        )
+    if urlsplit(callback).path != "/auth/callback" or env.text("EVE_CALLBACK_URL").endswith("/"):
+        raise SettingError("EVE_CALLBACK_URL: must be the board's address with /auth/callback behind it, and no more.")
+    return {
+        "EVE_CLIENT_ID": client_id,
+        "EVE_CLIENT_SECRET": env.secret("EVE_CLIENT_SECRET", 1),
+        "EVE_CALLBACK_URL": callback,
+        "TOKEN_KEYS": keys,
+        "SSO_URL": _upstream_address(env, "SSO_URL", "https://login.eveonline.com"),
+        # Once pages are behind TLS, their cookies never travel without it.
+        "SESSION_COOKIE_SECURE": bool(client_id) and callback.startswith("https://"),
+        "CSRF_COOKIE_SECURE": bool(client_id) and callback.startswith("https://"),
+    }
+
+
+def _upstream_address(env: Environment, name: str, default: str) -> str:
+    address = env.address(name, ("https", "http"), default, default=default).rstrip("/")
+    parts = split_address(name, address, ("https", "http"), default)
     if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-        raise SettingError("R2Z2_URL: must begin with https:// (http:// only for this machine itself).")
+        raise SettingError(f"{name}: must begin with https:// (http:// only for this machine itself).")
     return address
 
 
@@ -200,58 +240,6 @@ except SettingError as error:
     sys.exit(2)
 globals().update(_settings)
 
-INSTALLED_APPS = [
-    "killboard",  # before daphne: its runserver asks for the services first
-    "daphne",
-    "django.contrib.admin",
-    "django.contrib.auth",
-    "django.contrib.contenttypes",
-    "django.contrib.sessions",
-    "django.contrib.messages",
-    "django.contrib.staticfiles",
-    "channels",
-    "graphene_django",
-    "killmails",
-    "realtime",
-    "health",
-]
-MIDDLEWARE = [
-    "killboard.database.DatabaseAway",
-    "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
-]
-TEMPLATES = [
-    {
-        "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "APP_DIRS": True,
-        "OPTIONS": {
-            "context_processors": [
-                "django.template.context_processors.request",
-                "django.contrib.auth.context_processors.auth",
-                "django.contrib.messages.context_processors.messages",
-            ]
-        },
-    }
-]
-ROOT_URLCONF = "killboard.urls"
-ASGI_APPLICATION = "killboard.asgi.application"
-GRAPHENE = {"SCHEMA": "killboard.schema.schema", "SCHEMA_OUTPUT": "docs/schema.graphql"}
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-USE_TZ = True
-TIME_ZONE = "UTC"
-DEFAULT_EXCEPTION_REPORTER_FILTER = "killboard.debug.AddressesHidden"
-STATIC_URL = "static/"
-WHITENOISE_USE_FINDERS = True
-AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
-]
 LOGGING_CONFIG = "killboard.logs.configure"
 LOGGING = logging_config(_settings["LOG_LEVEL"], _settings["LOG_FORMAT"])
 

@@ -4,8 +4,10 @@ Source: https://graphql.github.io/graphql-over-http/draft/
 """
 
 import json
+import time
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import TooManyFieldsSent
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import patch_vary_headers
@@ -13,12 +15,18 @@ from django.views.decorators.csrf import csrf_exempt
 from graphql import OperationType
 
 from killboard import pages
+from killboard.addresses import address_of
 from killboard.database import RETRY_AFTER, Unavailable
 from killboard.engine import engine
-from killboard.queries import database_is_away, execute, prepare
+from killboard.queries import caller_of, database_is_away, execute, prepare
+from realtime.callers import NotAuthenticated
+from realtime.limits import Rates
 from realtime.operations import BadOperation, as_json
 
 MAX_BODY = 64 * 1024  # bytes
+WINDOW = 10  # seconds
+
+rates = Rates(settings.MAX_QUERIES_PER_10_S, WINDOW)
 
 
 class BadRequest(Exception):
@@ -34,21 +42,34 @@ class BadRequest(Exception):
 async def graphql(request: HttpRequest) -> HttpResponseBase:
     """Queries by GET or POST, mutations by POST, subscriptions by websocket only."""
     try:
-        if _asks_for_graphiql(request):
-            return pages.graphiql(request)
-        operation = await prepare(engine, *_parameters(request))
-        if operation.kind is OperationType.SUBSCRIPTION:
-            raise BadRequest(400, "Subscriptions need a websocket to this address, with graphql-transport-ws.")
-        if operation.kind is OperationType.MUTATION and request.method != "POST":
-            raise BadRequest(405, "Mutations need POST.")
-        result = await execute(engine, operation)
-        return _json(503 if database_is_away(result) else 200, as_json(result))
+        return await _answer(request)
     except BadOperation as error:
         return _json(400, json.dumps({"errors": error.errors}).encode())
     except BadRequest as error:
         return _error(error.status, "BAD_REQUEST", str(error))
+    except NotAuthenticated as error:
+        return _error(401, error.code, str(error))
     except Unavailable as error:
         return _error(503, "UNAVAILABLE", str(error))
+
+
+async def _answer(request: HttpRequest) -> HttpResponseBase:
+    if _asks_for_graphiql(request):
+        return pages.graphiql(request)
+    if not rates.allow(address_of(request), time.monotonic()):
+        raise BadRequest(429, f"More than {settings.MAX_QUERIES_PER_10_S} requests in 10 s; try again later.")
+    parameters = _parameters(request)
+    caller = await caller_of(request.headers.get("Authorization"), address_of(request))
+    operation = await prepare(engine, *parameters, caller)
+    if operation.kind is OperationType.SUBSCRIPTION:
+        raise BadRequest(400, "Subscriptions need a websocket to this address, with graphql-transport-ws.")
+    if operation.kind is OperationType.MUTATION and request.method != "POST":
+        raise BadRequest(405, "Mutations need POST.")
+    result = await execute(engine, operation)
+    response = _json(503 if database_is_away(result) else 200, as_json(result))
+    if caller.viewer is not None:
+        response["Cache-Control"] = "no-store"  # it is about them, and for nobody else
+    return response
 
 
 def _asks_for_graphiql(request: HttpRequest) -> bool:
@@ -73,9 +94,11 @@ def _json(status: int, body: bytes) -> HttpResponse:
     response = HttpResponse(body, status=status, content_type="application/json; charset=utf-8")
     if status == 405:
         response["Allow"] = "GET, POST"
-    if status == 503:
-        response["Retry-After"] = RETRY_AFTER
-    patch_vary_headers(response, ["Accept"])
+    if status == 401:
+        response["WWW-Authenticate"] = "Bearer"
+    if status in (429, 503):
+        response["Retry-After"] = WINDOW if status == 429 else RETRY_AFTER
+    patch_vary_headers(response, ["Accept", "Authorization"])
     return response
 
 

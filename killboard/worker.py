@@ -12,6 +12,7 @@ from billiard import active_children
 from celery.apps.worker import Worker, install_worker_term_handler
 from celery.bootsteps import StartStopStep
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.state import reserved_requests
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from killboard.queues import DEAD_LETTERS
@@ -87,6 +88,16 @@ class WatchStep(StartStopStep):
     requires = ("celery.worker.consumer.tasks:Tasks",)
     _timer: Any = None
 
+    def start(self, consumer: Any) -> None:
+        """With each new connection, before the pool is watched again.
+
+        Of a process that Celery has let go of it takes None for a file, and ends the whole worker: seen once, after
+        RabbitMQ was killed and then frozen.
+        """
+        for process in getattr(getattr(consumer.pool, "_pool", None), "_pool", ()):
+            if getattr(process, "_sentinel_poll", 0) is None:
+                del process._sentinel_poll  # it takes a new one
+
     def register_with_event_loop(self, consumer: Any, loop: Any) -> None:
         """Called again with each new connection to the broker."""
         if self._timer is not None:
@@ -121,9 +132,10 @@ def end_in_time(how: str, sig: str, **_: object) -> None:
 
 
 def _give_back() -> None:
-    """RabbitMQ gives the messages of a connection that is gone to the next worker."""
-    logger.warning("This worker ends now; tasks that are not done go back to the queue.")
+    """RabbitMQ gives the messages of a connection that is gone to the next worker. If it hangs, idle ones end here."""
+    left = len(reserved_requests)
+    logger.warning("This worker ends now; %d tasks that are not done go back to the queue.", left)
     for child in active_children():
         with suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGKILL)
-    os._exit(1)
+    os._exit(1 if left else 0)

@@ -4,10 +4,23 @@ KillmailError
 ├── UpstreamError                the upstream did not give what we asked for; asking again later is right
 │   ├── UpstreamUnreachable      no connection, no answer in time, or an answer cut short
 │   ├── UpstreamRefused          an answer with a status that is none of ours to use (`status`, `retry_after`)
+│   ├── BudgetSpent              the upstream's limits say wait: nothing was asked (`retry_after`)
+│   │   └── BudgetAway           … or nobody knows what is left, since what counts it cannot be reached
 │   └── BadPointer               sequence.json that tells no sequence that we could believe
+├── EsiUnknown                   ESI does not know it; asking again is no use (`status`)
 ├── Unacceptable                 what came cannot be accepted (`reason`, `detail`, `raw`); it is kept in quarantine
 │   └── Unreadable               … but it may have been damaged on the way: ask again first
-├── Outrun                       another worker moved the feed cursor first; nothing was stored
+├── Outrun                       another worker was faster (the feed's cursor, a claim); nothing was stored
+├── TokenRefused                 ESI does not take an access token; one refresh may help
+├── EsiForbidden                 ESI refuses what a character may not see: a role or a membership is missing
+├── GrantRefused                 EVE's SSO has ended a grant, or never gave it; asking again is no use
+├── BadToken                     what claims to be a token of EVE's and is none
+├── NoGrant                      we have no right to ask for a character, until somebody logs in again
+├── NotWelcome                   a user who may not log in with EVE: banned, or one of who runs the board
+├── SealBroken                   a token at rest that none of our keys opens
+├── BadStaticData                CCP's static data that cannot be loaded; the text names file, line and fault
+├── LoadUnderWay                 another process loads static data; the text names it
+├── BadPrices                    a file of prices that cannot be loaded; the text names file, line and fault
 ├── BadRecording                 a recording file that cannot be served
 └── BadFilter                    a killmail filter that is wrong or can never match (`message`)
 """
@@ -23,6 +36,8 @@ class Reason(StrEnum):
     BAD_FIELD = "BAD_FIELD"
     HASH_MISMATCH = "HASH_MISMATCH"
     TOO_LARGE = "TOO_LARGE"
+    ESI_UNKNOWN = "ESI_UNKNOWN"
+    TOO_MANY_TRIES = "TOO_MANY_TRIES"
 
 
 class KillmailError(Exception):
@@ -46,6 +61,26 @@ class UpstreamRefused(UpstreamError):
         self.retry_after = retry_after
 
 
+class BudgetSpent(UpstreamError):
+    """Asking now would break the upstream's limits, so nothing was asked. `retry_after`: seconds to wait."""
+
+    def __init__(self, retry_after: float, why: str) -> None:
+        super().__init__(f"not asked: {why}; again in {retry_after:.1f} s")
+        self.retry_after = retry_after
+
+
+class BudgetAway(BudgetSpent):
+    """What counts the budget cannot be reached, and without it nothing is asked."""
+
+
+class EsiUnknown(KillmailError):
+    """ESI says that there is no such thing, a killmail with this hash, for example; asking again is no use."""
+
+    def __init__(self, status: int, what: str) -> None:
+        super().__init__(f"ESI does not know {what} (status {status})")
+        self.status = status
+
+
 class BadPointer(UpstreamError):
     """sequence.json that tells no sequence that we could believe; the cursor stays."""
 
@@ -66,7 +101,47 @@ class Unreadable(Unacceptable):
 
 
 class Outrun(KillmailError):
-    """Another worker moved the feed cursor first; nothing was stored."""
+    """Another worker moved the feed cursor, or claimed the work, first; nothing was stored."""
+
+
+class TokenRefused(KillmailError):
+    """ESI does not take an access token, though it should be good; one refresh may help."""
+
+
+class EsiForbidden(KillmailError):
+    """ESI refuses what this character may not see; the text is ESI's own."""
+
+
+class GrantRefused(KillmailError):
+    """EVE's SSO says that a grant is over, or that a code is none: invalid_grant. Asking again is no use."""
+
+
+class BadToken(KillmailError):
+    """A token that EVE did not sign, not for us, or not for now."""
+
+
+class NoGrant(KillmailError):
+    """A character that may not be asked for: the grant is gone, or does not hold what is needed. The text says why."""
+
+
+class NotWelcome(KillmailError):
+    """A user who may not log in with EVE: banned, or somebody who runs the board, and has a password."""
+
+
+class SealBroken(KillmailError):
+    """A token at rest that cannot be opened: TOKEN_KEYS has lost the key that it was encrypted with."""
+
+
+class BadStaticData(KillmailError):
+    """Static data that cannot be loaded; the text names file, line and fault. Nothing of it is loaded."""
+
+
+class LoadUnderWay(KillmailError):
+    """Another process loads static data; the text names it."""
+
+
+class BadPrices(KillmailError):
+    """Prices that cannot be loaded; the text names file, line and fault. Nothing of the file is stored."""
 
 
 class BadRecording(KillmailError):

@@ -28,6 +28,8 @@ from killmails.models import (
     KillmailPackage,
     SolarSystem,
 )
+from killmails.models.locations import read_locations
+from killmails.valuation import valuate
 
 STATIC_SECONDS = 60.0  # after which static rows are read again
 
@@ -35,6 +37,7 @@ STATIC_SECONDS = 60.0  # after which static rows are read again
 FOR_FILTERS = frozenset({"shipType"})
 # Besides GraphQL's names: all attackers, but whatever else is asked for only of the final blow. For filters, too.
 ATTACKER_ROWS = "attackerRows"
+BODY_FIELDS = frozenset({"items", "fitting", "valueBasis"})  # what is read from the package
 # GraphQL's names, and the keys that they follow.
 OF_KILLMAIL = {"solarSystem": "solar_system"}
 OF_ATTACKER = {
@@ -45,9 +48,10 @@ OF_ATTACKER = {
     "shipType": "ship_type",
     "weaponType": "weapon_type",
 }
+OF_CHARACTER = {"currentCorporation": "corporation", "currentAlliance": "alliance"}
 OF_VICTIM = {name: f"victim_{key}" for name, key in OF_ATTACKER.items() if name != "weaponType"}
 
-# Rows by their ids: the model's own columns, as many of four as it has, then the name of what it belongs to, and id and
+# Rows by their ids: the first of the model's own columns, at most four, then the name of what it belongs to, and id and
 # name of what that belongs to. Systems and types come first: a union has the types of its beginning.
 SELECTS: dict[type[Entity], str] = {
     SolarSystem: """SELECT 0, s.id, s.name, s.constellation_id, s.security_status, c.name, c.region_id, r.name
@@ -58,12 +62,16 @@ SELECTS: dict[type[Entity], str] = {
         FROM killmails_inventorytype t
         LEFT JOIN killmails_inventorygroup g ON g.id = t.group_id
         LEFT JOIN killmails_inventorycategory c ON c.id = g.category_id WHERE t.id""",
-    Faction: "SELECT 2, id, name, NULL, NULL, NULL, NULL, NULL FROM killmails_faction WHERE id",
-    Alliance: "SELECT 3, id, name, NULL, NULL, NULL, NULL, NULL FROM killmails_alliance WHERE id",
-    Corporation: "SELECT 4, id, name, NULL, NULL, NULL, NULL, NULL FROM killmails_corporation WHERE id",
-    Character: "SELECT 5, id, name, NULL, NULL, NULL, NULL, NULL FROM killmails_character WHERE id",
+    # PostgreSQL takes a bare NULL for text, and finds no number in the next table then.
+    Faction: """SELECT 2, id, name, CAST(NULL AS bigint), NULL, NULL, CAST(NULL AS bigint), NULL
+        FROM killmails_faction WHERE id""",
+    Alliance: """SELECT 3, id, name, CAST(NULL AS bigint), NULL, ticker, CAST(NULL AS bigint), NULL
+        FROM killmails_alliance WHERE id""",
+    Corporation: """SELECT 4, id, name, CAST(NULL AS bigint), NULL, ticker, CAST(NULL AS bigint), NULL
+        FROM killmails_corporation WHERE id""",
+    Character: "SELECT 5, id, name, corporation_id, NULL, NULL, alliance_id, NULL FROM killmails_character WHERE id",
 }
-MODELS = [(model, len(model._meta.concrete_fields)) for model in SELECTS]
+MODELS = [(model, {SolarSystem: 4, InventoryType: 3}.get(model, 2)) for model in SELECTS]  # and its columns there
 STATIC = (SolarSystem, InventoryType, Faction)
 PARENTS: dict[type[Entity], list[Any]] = {  # the key to what it belongs to, and the key from there
     SolarSystem: [SolarSystem._meta.get_field("constellation"), Constellation._meta.get_field("region")],
@@ -72,6 +80,7 @@ PARENTS: dict[type[Entity], list[Any]] = {  # the key to what it belongs to, and
 
 M = TypeVar("M", bound=models.Model)
 Entities = dict[type[Entity], dict[int, Any]]  # by model and id
+Bodies = dict[int, dict[str, Any]]  # killmails in ESI's shape, by id
 Reference = tuple[Any, Sequence[models.Model]]  # a key, and the rows in which it is followed
 
 
@@ -101,11 +110,13 @@ class StaticRows:
         return self._rows
 
 
-def load(query: Iterable[Killmail], fields: Iterable[str], static: StaticRows | None = None) -> list[Killmail]:
-    """The killmails, with what `fields` ask for: GraphQL's names, wherever they stand. At most 4 queries.
+def load(
+    query: Iterable[Killmail], fields: Iterable[str], static: StaticRows | None = None, bodies: Bodies | None = None
+) -> list[Killmail]:
+    """The killmails, with what `fields` ask for: GraphQL's names, wherever they stand; `bodies` where they are known.
 
-    Items come as `killmail.loaded_items`, ships always with their types. What is not asked for costs whoever reads it a
-    query for each row.
+    At most 6 queries, and 5 for `valueBasis`. Items come as `loaded_items`, the location as `loaded_location`, and so
+    on; ships always with their types. What is not asked for costs whoever reads it a query for each row.
     """
     asked = frozenset(fields) | FOR_FILTERS
     killmails = list(query)
@@ -114,14 +125,42 @@ def load(query: Iterable[Killmail], fields: Iterable[str], static: StaticRows | 
     references = _references(killmails, OF_KILLMAIL, asked)
     references += _references(killmails, OF_VICTIM, asked if "victim" in asked else FOR_FILTERS)
     references += _load_attackers(killmails, asked)
-    items = _read_items(killmails) if "items" in asked else {}
+    if bodies is None:
+        bodies = _read_bodies(killmails) if asked & BODY_FIELDS else {}
+    items = {id_: esi["victim"].get("items", []) for id_, esi in bodies.items()}
     entities = _entities(_wanted(references, items.values()), static or StaticRows())
     for key, rows in references:
         _follow(key, rows, entities[key.related_model])
+    _load_memberships(list(entities.get(Character, {}).values()), asked)
     for killmail in killmails:
         if killmail.pk in items:
             killmail.loaded_items = _items(items[killmail.pk], entities[InventoryType])
+    if "location" in asked:
+        _load_locations(killmails)
+    if "valueBasis" in asked:
+        _load_valuations(killmails, bodies, entities[InventoryType])
     return killmails
+
+
+def _load_memberships(characters: list[Character], asked: frozenset[str]) -> None:
+    """Of today."""
+    references = _references(characters, OF_CHARACTER, asked)
+    if references:
+        entities = _entities(_wanted(references, []), StaticRows())
+        for key, rows in references:
+            _follow(key, rows, entities[key.related_model])
+
+
+def _load_valuations(killmails: list[Killmail], bodies: Bodies, types: Mapping[int, Any]) -> None:
+    valuations = valuate(bodies)
+    for killmail in killmails:
+        killmail.loaded_valuation, killmail.loaded_types = valuations[killmail.pk], types
+
+
+def _load_locations(killmails: list[Killmail]) -> None:
+    locations = read_locations({killmail.location_id for killmail in killmails if killmail.location_id is not None})
+    for killmail in killmails:
+        killmail.loaded_location = locations.get(killmail.location_id)
 
 
 def rows_by(model: type[M], column: str, ids: Iterable[int], rest: str = "") -> Iterable[M]:
@@ -193,6 +232,8 @@ def _entities(wanted: Mapping[type[Entity], set[int]], static: StaticRows) -> En
         own, parents = row[1 : columns + 1], row[5:]
         keep = model in STATIC and None not in own and (model not in PARENTS or None not in parents)
         entity = _entity(model, own, parents, known if keep else unfinished)
+        if model is Character:
+            entity.corporation_id, entity.alliance_id = row[3], row[6]
         found[model][entity.pk] = entity
         if keep:
             known[model][entity.pk] = entity
@@ -218,6 +259,8 @@ def _read_rows(ids: Mapping[type[Entity], set[int]]) -> list[tuple[Any, ...]]:
 def _entity(model: type[Entity], own: Sequence[Any], parents: Sequence[Any], shared: Entities) -> Entity:
     """With what it belongs to, which others share."""
     entity = model(*own)
+    if model in (Alliance, Corporation):
+        entity.ticker = parents[0]
     if model in PARENTS and own[2] is not None:
         key, top_key = PARENTS[model]
         parent_model, top_model = key.related_model, top_key.related_model
@@ -232,9 +275,9 @@ def _entity(model: type[Entity], own: Sequence[Any], parents: Sequence[Any], sha
     return entity
 
 
-def _read_items(killmails: list[Killmail]) -> dict[int, list[dict[str, Any]]]:
-    packages = rows_by(KillmailPackage, "killmail_id", [killmail.pk for killmail in killmails])
-    return {package.pk: package.esi()["victim"].get("items", []) for package in packages}
+def _read_bodies(killmails: list[Killmail]) -> Bodies:
+    ids = [killmail.pk for killmail in killmails]
+    return {package.pk: package.esi() for package in rows_by(KillmailPackage, "killmail_id", ids)}
 
 
 def _type_ids(items: list[dict[str, Any]]) -> Iterator[int]:

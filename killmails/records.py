@@ -1,6 +1,7 @@
 """Parsing: bytes of zKillboard's feed to frozen records. Pure: no clock, no network, no database."""
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -81,8 +82,8 @@ class KillmailRecord:
     victim: VictimRecord
     attackers: tuple[AttackerRecord, ...]
     zkb: ZkbRecord
-    sequence: int
-    uploaded_at: int
+    sequence: int | None  # None, as the next: fetched from ESI
+    uploaded_at: int | None
     sequence_updated: int | None
     raw: bytes
 
@@ -110,7 +111,19 @@ def killmail_hash(
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def parse_package(raw: bytes, sequence: int, now: datetime) -> KillmailRecord | Placeholder:
+def package_of(body: bytes, killmail_id: int, hash_: str) -> bytes:
+    """What ESI answered, untouched, in a package of the feed's shape; without what zKillboard adds."""
+    return b'{"killmail_id":%d,"hash":%s,"esi":%s}' % (killmail_id, json.dumps(hash_).encode(), body.strip())
+
+
+def parse_fetched(package: bytes, now: datetime) -> KillmailRecord:
+    """The record of a killmail that ESI was asked for. Raises as `parse_package`."""
+    record = parse_package(package, None, now)
+    assert isinstance(record, KillmailRecord)  # placeholders are the feed's
+    return record
+
+
+def parse_package(raw: bytes, sequence: int | None, now: datetime) -> KillmailRecord | Placeholder:
     """The record of the package that was served under `sequence`.
 
     Raises Unreadable (damaged, ask again) or Unacceptable (wrong), each with `raw` in it.
@@ -144,12 +157,12 @@ def _json(raw: bytes) -> Any:
         raise Unreadable(Reason.BAD_JSON, str(error)) from error
 
 
-def _package(package: Fields, raw: bytes, sequence: int, now: datetime) -> KillmailRecord | Placeholder:
-    if package.integer("sequence_id") != sequence:
+def _package(package: Fields, raw: bytes, sequence: int | None, now: datetime) -> KillmailRecord | Placeholder:
+    if sequence is not None and package.integer("sequence_id") != sequence:
         detail = f"sequence_id: is {package.integer('sequence_id')}, but the file is number {sequence}"
         raise Unacceptable(Reason.BAD_FIELD, detail)
     # Uploaded until 2026-03-20 for a number whose killmail had gone; now such a number is a 404.
-    if not package.has("killmail_id") and not package.has("hash"):
+    if sequence is not None and not package.has("killmail_id") and not package.has("hash"):
         return Placeholder(sequence)
     killmail_id, hash_ = package.id("killmail_id"), package.text("hash")
     if not HASH.fullmatch(hash_) and not (killmail_id in CCP_VERIFIED and hash_ == CCP_VERIFIED_HASH):
@@ -168,7 +181,7 @@ def _package(package: Fields, raw: bytes, sequence: int, now: datetime) -> Killm
         attackers=tuple(_attacker(attacker) for attacker in esi.objects("attackers")),
         zkb=_zkb(package.object("zkb")) if package.has("zkb") else _zkb(Fields({}, "zkb")),
         sequence=sequence,
-        uploaded_at=package.integer("uploaded_at"),
+        uploaded_at=None if sequence is None else package.integer("uploaded_at"),
         sequence_updated=_sequence_updated(package),
         raw=raw,
     )

@@ -2,9 +2,9 @@
 
 from django.contrib import admin
 
-from killmails.admin import dead_letters, feed, killmails, rejected, universe
+from killmails.admin import dead_letters, feed, killmails, rejected, universe, users
 
-__all__ = ["dead_letters", "feed", "killmails", "rejected", "universe"]
+__all__ = ["dead_letters", "feed", "killmails", "rejected", "universe", "users"]
 
 admin.site.site_header = "Killboard"
 admin.site.site_title = "Killboard"

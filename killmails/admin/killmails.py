@@ -118,7 +118,7 @@ class KillmailAdmin(NumberSearch):
             "damage_taken", "position",
         )}),
         ("Attackers", {"fields": ("attacker_count", "final_blow_by")}),
-        ("By zKillboard", {"fields": ("values", "points", "is_npc", "is_solo", "is_awox", "label_names")}),
+        ("Values", {"fields": ("values_by", "values", "points", "is_npc", "is_solo", "is_awox", "label_names")}),
         ("How it came", {"fields": ("sequence", "uploaded", "stored")}),
     )  # fmt: skip
     readonly_fields = (

@@ -81,6 +81,7 @@ class RejectedKillmail(models.Model):
 
     sequence = models.BigIntegerField(null=True)
     killmail_id = models.BigIntegerField(null=True, help_text="Where it could be read.")
+    pending = models.BigIntegerField(null=True, help_text="Of one that ESI was asked for: its row there.")
     reason = models.CharField(max_length=30)
     detail = models.CharField(max_length=500)
     raw = models.BinaryField(help_text="The bytes as they came, the first MiB of them.")

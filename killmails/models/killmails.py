@@ -15,6 +15,13 @@ from killmails.models.places import SecurityBand
 PLACE_UNKNOWN = Q(region=None) | Q(security_band=None)
 
 
+class ValuesBy(models.TextChoices):
+    """Who reckoned the values, points, flags and labels of a killmail."""
+
+    ZKILLBOARD = "ZKILLBOARD", "zKillboard"
+    BOARD = "BOARD", "this board"
+
+
 class Killmail(models.Model):
     """One loss. Ids are EVE's; what ESI may leave out is None; ISK in `*_value`, metres in `position_*`."""
 
@@ -40,7 +47,7 @@ class Killmail(models.Model):
     position_z = models.FloatField(null=True)
     attacker_count = models.PositiveIntegerField()
 
-    # zKillboard's block; all None where a killmail came without one.
+    # zKillboard's block; where a killmail came without one, what we reckoned, else None.
     location_id = models.BigIntegerField(null=True)
     fitted_value = models.DecimalField(max_digits=20, decimal_places=2, null=True)
     dropped_value = models.DecimalField(max_digits=20, decimal_places=2, null=True)
@@ -51,6 +58,7 @@ class Killmail(models.Model):
     is_solo = models.BooleanField(null=True)
     is_awox = models.BooleanField(null=True)
     labels = models.JSONField(default=list)
+    values_by = models.CharField(max_length=10, choices=ValuesBy, null=True)
 
     # Which package of the feed this is from: a newer one replaces it, an older one does not.
     sequence = models.BigIntegerField(null=True)
@@ -85,6 +93,11 @@ class Killmail(models.Model):
     def __str__(self) -> str:
         return f"Killmail {self.pk}"
 
+    @property
+    def position(self) -> tuple[float, float, float] | None:
+        """Metres from the system's centre; None before November 2015."""
+        return None if self.position_x is None else (self.position_x, self.position_y, self.position_z)
+
     @cached_property
     def final_blow(self) -> "Attacker | None":
         """The attacker with the final blow; a killmail made by CCP's staff may have none."""
@@ -99,6 +112,17 @@ class Killmail(models.Model):
     def items(self) -> list[dict[str, Any]]:
         """What the victim carried, in ESI's shape: `item_type_id flag quantity_* singleton [items]`."""
         return self.package.esi()["victim"].get("items", [])
+
+
+class UnfilledKillmail(models.Model):
+    """A killmail that was published before all its names were known: it is published again (UPDATED) when they are."""
+
+    killmail = models.OneToOneField(Killmail, models.CASCADE, primary_key=True, related_name="unfilled")
+    since = models.DateTimeField(db_default=Now())
+    missing = models.JSONField(default=dict, help_text="What lacked a name then: ids by model.")
+
+    def __str__(self) -> str:
+        return f"Unfilled killmail {self.pk}"
 
 
 class KillmailPackage(models.Model):

@@ -13,25 +13,36 @@ class Named:
     name = graphene.String(description="Null until it is known.")
 
 
-class Character(Named, DjangoObjectType):
+class Alliance(Named, DjangoObjectType):
+    ticker = graphene.String(description="`CONDI` and the like; null until it is known.")
+
     class Meta:
-        model = models.Character
+        model = models.Alliance
         fields = ()
-        description = "A pilot, of a player or of the game."
+        description = "An alliance of corporations."
 
 
 class Corporation(Named, DjangoObjectType):
+    ticker = graphene.String(description="`KILL` and the like; null until it is known.")
+
     class Meta:
         model = models.Corporation
         fields = ()
         description = "A corporation, of players or of the game."
 
 
-class Alliance(Named, DjangoObjectType):
+class Character(Named, DjangoObjectType):
+    current_corporation = graphene.Field(
+        Corporation, source="corporation", description="Today's, not that of the killmail; null until it is known."
+    )
+    current_alliance = graphene.Field(
+        Alliance, source="alliance", description="Today's, not that of the killmail; null where there is none."
+    )
+
     class Meta:
-        model = models.Alliance
+        model = models.Character
         fields = ()
-        description = "An alliance of corporations."
+        description = "A pilot, of a player or of the game."
 
 
 class Faction(Named, DjangoObjectType):

@@ -27,7 +27,7 @@ class EventKind(graphene.Enum):
     def description(self) -> str | None:
         texts = {
             EventKind.ADDED: "A killmail was stored.",
-            EventKind.UPDATED: "A stored killmail has changed, in zKillboard's values or labels for example.",
+            EventKind.UPDATED: "A stored killmail has changed: names came, or other values or labels.",
             EventKind.CHECKPOINT: "Nothing happened; only says where the log stands.",
         }
         return texts.get(self)

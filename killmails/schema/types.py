@@ -12,6 +12,11 @@ from killmails.schema.entities import (
     InventoryType,
     SolarSystem,
 )
+from killmails.schema.filters import SecurityBand
+from killmails.schema.fitting import Fitting, resolve_fitting
+from killmails.schema.items import Item
+from killmails.schema.location import Location, resolve_location
+from killmails.schema.values import ValueBasis, ValuesBy, resolve_value_basis
 
 
 class Position(graphene.ObjectType):
@@ -20,12 +25,6 @@ class Position(graphene.ObjectType):
     x = graphene.Float(required=True, description="Metres.")
     y = graphene.Float(required=True, description="Metres.")
     z = graphene.Float(required=True, description="Metres.")
-
-
-def _position(killmail: models.Killmail) -> dict[str, float] | None:
-    if killmail.position_x is None:
-        return None
-    return {"x": killmail.position_x, "y": killmail.position_y, "z": killmail.position_z}
 
 
 class Victim(graphene.ObjectType):
@@ -41,7 +40,7 @@ class Victim(graphene.ObjectType):
 
     @staticmethod
     def resolve_position(killmail: models.Killmail, info: graphene.ResolveInfo) -> dict[str, float] | None:
-        return _position(killmail)
+        return dict(zip("xyz", killmail.position, strict=True)) if killmail.position else None
 
 
 class Attacker(DjangoObjectType):
@@ -61,24 +60,12 @@ class Attacker(DjangoObjectType):
         description = "One of those on the mail."
 
 
-class Item(graphene.ObjectType):
-    """Something that was fitted or carried. One row is either dropped or destroyed."""
-
-    item_type = graphene.Field(InventoryType, required=True, description="What it was.")
-    flag = graphene.Int(required=True, description="Where it was: EVE's inventory flag, 5 is cargo.")
-    quantity_dropped = graphene.BigInt(description="How many remained; null where none did.")
-    quantity_destroyed = graphene.BigInt(description="How many were destroyed; null where none were.")
-    singleton = graphene.Int(required=True, description="2 is a blueprint copy, else 0.")
-    items = graphene.List(
-        graphene.NonNull(lambda: Item), required=True, description="What was in it, if it was a container."
-    )
-
-
 class Killmail(DjangoObjectType):
     id = graphene.ID(required=True, description="EVE's id.")
     hash = graphene.String(required=True, description="40 hex digits; with the id it is what ESI asks for.")
     time = graphene.DateTime(required=True, description="When the ship was lost.")
     solar_system = graphene.Field(SolarSystem, required=True, description="Where.")
+    security_band = graphene.Field(SecurityBand, description="The kind of space; null until the system is known.")
     victim = graphene.Field(Victim, required=True, description="Who lost what.")
     attackers = graphene.List(graphene.NonNull(Attacker), required=True, description="All of them, in ESI's order.")
     final_blow = graphene.Field(Attacker, description="The attacker with the final blow; nearly always there is one.")
@@ -86,18 +73,28 @@ class Killmail(DjangoObjectType):
     items = graphene.List(
         graphene.NonNull(Item), required=True, source="loaded_items", description="What the victim carried."
     )
+    fitting = graphene.Field(
+        Fitting, required=True, resolver=resolve_fitting, description="The items by where they were."
+    )
     war_id = graphene.ID(description="The war that it belongs to.")
     moon_id = graphene.ID(description="The moon of a starbase or a customs office.")
-    total_value = graphene.Float(description="ISK, as zKillboard reckons.")
-    dropped_value = graphene.Float(description="ISK, as zKillboard reckons.")
-    destroyed_value = graphene.Float(description="ISK, the hull included, as zKillboard reckons.")
-    fitted_value = graphene.Float(description="ISK, the hull included, as zKillboard reckons.")
-    points = graphene.Int(description="zKillboard's points.")
+    values_by = graphene.Field(ValuesBy, description="Who reckoned the next nine fields; null where nobody could yet.")
+    value_basis = graphene.Field(
+        ValueBasis, required=True, resolver=resolve_value_basis, description="Our own reckoning, with every price."
+    )
+    total_value = graphene.Float(description="ISK.")
+    dropped_value = graphene.Float(description="ISK.")
+    destroyed_value = graphene.Float(description="ISK, the hull included.")
+    fitted_value = graphene.Float(description="ISK, the hull included.")
+    points = graphene.Int(description="By zKillboard's rules.")
     is_npc = graphene.Boolean(description="Only NPCs were involved.")
     is_solo = graphene.Boolean(description="One pilot alone did it.")
     is_awox = graphene.Boolean(description="A member of the victim's own corporation had the final blow.")
-    labels = graphene.List(graphene.NonNull(graphene.String), required=True, description="zKillboard's labels.")
+    labels = graphene.List(graphene.NonNull(graphene.String), required=True, description="By zKillboard's rules.")
     location_id = graphene.ID(description="The nearest celestial, stargate or station.")
+    location = graphene.Field(
+        Location, resolver=resolve_location, description="The same, with its name; null where there is none."
+    )
     position = graphene.Field(Position, description="Where exactly; the same as the victim's.")
 
     class Meta:
@@ -115,4 +112,4 @@ class Killmail(DjangoObjectType):
 
     @staticmethod
     def resolve_position(killmail: models.Killmail, info: graphene.ResolveInfo) -> dict[str, float] | None:
-        return _position(killmail)
+        return dict(zip("xyz", killmail.position, strict=True)) if killmail.position else None

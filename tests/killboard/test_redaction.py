@@ -117,6 +117,7 @@ def test_of_two_secrets_the_longer_one_is_hidden_whole() -> None:
         "Following the log from 3fa1:12.",
         "Stored killmail 123 (sequence 8123) at position 55, of someone@example.org, in 0.02 s.",
         "feed@worker-1 ready.",
+        "EVE's SSO failed: http://127.0.0.1:8900/v2/oauth/token: no connection",
         "R2Z2_URL: https://r2z2.zkillboard.com/ephemeral/8123.json answered 404.",
     ],
 )

@@ -78,6 +78,8 @@ def test_its_text_holds_no_password() -> None:
         ("redis+sentinel://h/m/x", "the database must be a number"),
         ("redis+sentinel://u:hunter2@h,,g/m", "the port or the host is not valid"),
         ("redis://h:0", "the port or the host is not valid"),
+        ("redis://a..b", "the port or the host is not valid"),
+        (f"redis+cluster://{'x' * 64}.org", "the port or the host is not valid"),
         ("redis+cluster://h:99999", "the port or the host is not valid"),
         ("redis://h?password=hunter2", "takes no options after '?'"),
         ("rediss://:hunter2@h?ssl_cert_reqs=none", "certificates are always checked"),

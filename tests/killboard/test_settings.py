@@ -218,6 +218,41 @@ def test_a_port_that_is_none_is_refused(read: Any, port: str) -> None:
 def test_the_feed_is_read_over_tls_except_from_this_machine(read: Any) -> None:
     assert read(R2Z2_URL="http://127.0.0.1:9/")["R2Z2_URL"] == "http://127.0.0.1:9"
     assert refused(read, R2Z2_URL="http://169.254.169.254").startswith("R2Z2_URL: must begin with https://")
+    assert read()["ESI_URL"] == "https://esi.evetech.net"
+    assert refused(read, ESI_URL="http://169.254.169.254").startswith("ESI_URL: must begin with https://")
+
+
+SSO = {"EVE_CLIENT_ID": "abc", "TOKEN_KEYS": "A" * 43 + "="}
+
+
+def test_nobody_can_log_in_until_an_application_is_named(read: Any) -> None:
+    assert (read()["EVE_CLIENT_ID"], read()["TOKEN_KEYS"]) == ("", [])
+    values = read(**SSO, PORT="4001")
+    assert values["EVE_CALLBACK_URL"] == "http://localhost:4001/auth/callback"
+    assert values["SSO_URL"] == "https://login.eveonline.com"
+    assert not values["SESSION_COOKIE_SECURE"]
+    behind_tls = read(**SSO, EVE_CALLBACK_URL="https://board.example/auth/callback")
+    assert (behind_tls["SESSION_COOKIE_SECURE"], behind_tls["CSRF_COOKIE_SECURE"]) == (True, True)
+
+
+def test_tokens_are_not_kept_without_a_key_of_their_own(read: Any) -> None:
+    assert refused(read, EVE_CLIENT_ID="abc").startswith("TOKEN_KEYS: is missing while EVE_CLIENT_ID is set; make one")
+    for key in ("A" * 44, "short", "é" * 43 + "=", SSO["TOKEN_KEYS"] + ",x"):
+        message = refused(read, EVE_CLIENT_ID="abc", TOKEN_KEYS=key)
+        assert message.startswith("TOKEN_KEYS: each must be 32 bytes in base64; make one with: python3 -c")
+        assert key not in message
+    assert read(**SSO | {"TOKEN_KEYS": f"{'A' * 43}=, {'B' * 43}="})["TOKEN_KEYS"] == ["A" * 43 + "=", "B" * 43 + "="]
+
+
+def test_where_people_come_back_to_is_said_outright(read: Any) -> None:
+    public = {"DEBUG": "false", "SECRET_KEY": KEY, **SSO}
+    assert refused(read, **public).startswith("EVE_CALLBACK_URL: is missing; write it as at EVE")
+    callback = "EVE_CALLBACK_URL"
+    assert refused(read, **SSO, **{callback: "http://board.example/auth/callback"}).startswith(
+        f"{callback}: must begin"
+    )
+    assert refused(read, **SSO, **{callback: "https://board.example/"}).startswith(f"{callback}: must be the board's")
+    assert refused(read, **SSO, **{callback: "http://localhost/auth/callback/"}).startswith(f"{callback}: must be the")
 
 
 def test_contact_goes_into_a_header_so_it_must_be_ascii(read: Any) -> None:

@@ -19,8 +19,8 @@ REJECTED = f"{ADMIN}/rejectedkillmail/"
 JITA, RIFTER, CAPSULE, CONTAINER, AMMO = 30000142, 587, 670, 3467, 185
 MODELS = [
     "alliance", "attacker", "character", "constellation", "corporation", "deadletter", "faction", "feedcursor",
-    "feedgap", "inventorycategory", "inventorygroup", "inventorytype", "killmail", "killmailevent", "loghead", "region",
-    "rejectedkillmail", "solarsystem",
+    "feedgap", "inventorycategory", "inventorygroup", "inventorytype", "killmail", "killmailevent", "killmailsync",
+    "loghead", "region", "rejectedkillmail", "solarsystem", "usercharacter",
 ]  # fmt: skip
 
 

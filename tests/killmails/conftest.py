@@ -1,10 +1,15 @@
-"""What the tests of the feed share."""
+"""What the tests of the feed share, and those of ESI."""
 
 import pytest
 
+from killmails.fake_eve import FakeEsi, World
 from killmails.ingest import feed
-from killmails.upstream import zkillboard
+from killmails.upstream import esi_questions, zkillboard
+from killmails.upstream.budget import Budget, MemoryStore
+from killmails.upstream.esi import Esi
+from tests.builders import esi_body
 from tests.fake_r2z2 import FakeR2Z2
+from tests.killmails.eve import Eve, losses, world_of
 
 
 @pytest.fixture
@@ -15,3 +20,27 @@ def fake(monkeypatch):
     monkeypatch.setattr(zkillboard, "PACE", 0.0)  # test_zkillboard looks at the pace
     with FakeR2Z2() as fake:
         yield fake
+
+
+@pytest.fixture
+def fake_esi():
+    """An ESI that knows everybody on one killmail."""
+    world = World()
+    world.add_killmails([esi_body(1)])
+    with FakeEsi(world) as fake:
+        yield fake
+
+
+@pytest.fixture
+def esi(fake_esi):
+    """The client, with a budget for this test alone."""
+    return Esi(fake_esi.url, "tests@example.com", Budget(MemoryStore()))
+
+
+@pytest.fixture
+def eve(settings, monkeypatch):
+    """A fake EVE where somebody has lost three ships, and the board's ways to ask it."""
+    monkeypatch.setattr(esi_questions, "PAUSE", 0.01)
+    monkeypatch.setattr(zkillboard, "SITE_PACE", 0.0)
+    with FakeEsi(world_of(losses(3))) as fake:
+        yield Eve(fake, settings)

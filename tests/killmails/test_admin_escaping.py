@@ -1,6 +1,7 @@
 """The admin: whatever comes from outside is text."""
 
 import pytest
+from django.contrib.auth.models import User
 from playwright.sync_api import sync_playwright
 
 from killmails import models
@@ -41,6 +42,9 @@ def hostile_board():
     for number, text in enumerate(HOSTILE, start=1):
         models.Alliance.objects.create(pk=number, name=text)
         reject(number, raw=text.encode(), detail=text, note=text, state="OPEN" if number % 2 else "DISCARDED")
+    user = User.objects.create_user("pilot")
+    models.UserCharacter.objects.create(pk=1, user=user, name=HOSTILE[1], state="NEEDS_LOGIN", reason=HOSTILE[3])
+    models.KillmailSync.objects.create(kind="character", eve_id=1, state="OFF", reason=HOSTILE[4])
     FeedCursor.objects.create(name="r2z2", last_answer=HOSTILE[0], lease_holder=HOSTILE[2])
     paths = [KILLMAILS, f"{KILLMAILS}1/change/", f"{KILLMAILS}1/package/", f"{ADMIN}/attacker/?killmail=1"]
     paths += [f"{ADMIN}/{name}/" for name in MODELS] + [f"{ADMIN}/feedcursor/r2z2/change/"]

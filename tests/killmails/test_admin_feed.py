@@ -1,15 +1,18 @@
-"""The admin: feed, log and entities."""
+"""The admin: feed, log, entities, and whose lists are read."""
 
 import pytest
+from django.contrib.auth.models import User
 
 from killmails import models
-from killmails.models import FeedCursor, FeedGap, KillmailEvent, LogHead
+from killmails.models import FeedCursor, FeedGap, KillmailEvent, KillmailSync, LogHead, UserCharacter
+from killmails.models.users import OWN
 from tests.killmails.admin_driver import (
     ADMIN,
     KILLMAILS,
     NOW,
     listed,
     page,
+    queries_of,
     store,
 )
 
@@ -65,3 +68,40 @@ def test_entities_are_found_by_name_and_by_id(admin_client):
     assert listed(admin_client, path, q="5") == [5, 55]
     assert listed(admin_client, path, q="nobody") == []
     assert listed(admin_client, path) == [5, 6, 55]
+
+
+@pytest.mark.django_db
+def test_lists_tell_whose_they_are_how_they_stand_and_why(admin_client):
+    user = User.objects.create_user("pilot")
+    secrets = {"refresh_token": "sealed-refresh", "access_token": "sealed-access", "owner_hash": "sealed-owner"}
+    UserCharacter.objects.create(pk=5, name="Sigga", user=user, scopes=[OWN], corporation_id=98000001, **secrets)
+    models.Corporation.objects.create(pk=98000001, name="Hedion")
+    KillmailSync.objects.create(kind="character", eve_id=5, last_success_at=NOW, new_killmails=4711)
+    reason = "EVE refused the refresh token."
+    refused = KillmailSync.objects.create(kind="corporation", eve_id=98000001, state="OFF", reason=reason)
+    path, characters = f"{ADMIN}/killmailsync/", f"{ADMIN}/usercharacter/"
+    assert listed(admin_client, path, state__exact="OFF") == [refused.pk]
+    assert listed(admin_client, path, q="98000001") == [refused.pk]
+    assert listed(admin_client, characters, q="98000001") == [5]
+    html = page(admin_client, path)
+    for text in ("Sigga", "Hedion", reason, "2026-11-23 12:00:00 ("):
+        assert text in html
+    html += page(admin_client, f"{path}{refused.pk - 1}/change/") + page(admin_client, f"{characters}5/change/")
+    assert "own killmails" in html
+    assert "pilot" in html
+    assert not [text for text in (*secrets.values(), "4711") if text in html]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["killmailsync", "usercharacter"])
+def test_lists_of_users_take_as_many_queries_for_many_rows_as_for_one(admin_client, name):
+    def add(number):
+        user = User.objects.create_user(f"pilot {number}")
+        UserCharacter.objects.create(pk=number, name="Sigga", user=user)
+        KillmailSync.objects.create(kind="character", eve_id=number)
+
+    add(1)
+    alone = len(queries_of(admin_client, f"{ADMIN}/{name}/"))
+    for number in range(2, 9):
+        add(number)
+    assert len(queries_of(admin_client, f"{ADMIN}/{name}/")) == alone

@@ -1,6 +1,7 @@
 """The admin: nobody changes anything, and who may see what."""
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import Permission, User
 
 from killmails import models
@@ -17,6 +18,8 @@ def one_of_each(db):
     models.InventoryCategory.objects.create(pk=7), models.InventoryGroup.objects.create(pk=7)
     FeedCursor.objects.create(name="r2z2", next_sequence=5)
     FeedGap.objects.create(first_sequence=1, last_sequence=2, reason="MISSING")
+    models.UserCharacter.objects.create(pk=1, user=User.objects.create_user("pilot"))
+    models.KillmailSync.objects.create(kind="character", eve_id=1)
     reject(), DeadLetter.objects.create(key="1", reason="rejected", raw=b"")
     rows = {name: models.__dict__[model.__name__].objects.first() for name, model in _models().items()}
     assert killmail.pk == 1
@@ -25,7 +28,7 @@ def one_of_each(db):
 
 
 def _models():
-    classes = [getattr(models, name) for name in models.__all__]
+    classes = apps.get_app_config("killmails").get_models()
     return {model._meta.model_name: model for model in classes if model._meta.model_name in MODELS}
 
 
@@ -57,7 +60,7 @@ def test_view_permission_is_needed_and_enough(client, one_of_each, name):
     log_in(client)
     assert client.get(f"{ADMIN}/{name}/").status_code == 403
     assert client.get(f"{ADMIN}/{name}/{row.pk}/change/").status_code == 403
-    User.objects.get().user_permissions.add(Permission.objects.get(codename=f"view_{needed}"))
+    User.objects.get(username="mechanic").user_permissions.add(Permission.objects.get(codename=f"view_{needed}"))
     page(client, f"{ADMIN}/{name}/")
     page(client, f"{ADMIN}/{name}/{row.pk}/change/")
 

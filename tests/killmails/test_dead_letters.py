@@ -57,6 +57,15 @@ def test_a_task_of_ours_is_kept_with_its_ids_and_what_rabbitmq_said(dead):
     assert (letter.state, dead.collect()) == ("OPEN", 0)
 
 
+def test_what_nobody_took_in_time_is_no_dead_letter(dead, caplog):
+    """Beat's own messages, while no worker does tasks."""
+    dead.send(task(), task=OURS, id="a", **{"x-death": [DEATH | {"reason": "expired"}]})
+    dead.send(task(7), task=OURS, id="b", **{"x-death": [DEATH, DEATH | {"reason": "expired"}]})
+    assert dead.collect() == 1
+    assert DeadLetter.objects.get().arguments == [7]
+    assert dead.queue.get() is None
+
+
 def test_a_letter_that_comes_twice_is_kept_once_and_another_one_of_the_same_task_too(dead):
     for id_ in ("a", "a", "b"):
         dead.send(task(7), task=OURS, id=id_, **{"x-death": [DEATH]})

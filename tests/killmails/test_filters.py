@@ -113,7 +113,7 @@ def test_filter_that_the_killmail_does_not_pass(killmail, value):
 @pytest.mark.parametrize(
     "value",
     [
-        *({"min_value": 0}, {"max_value": 10**15}, {"is_npc": False}, {"is_npc": True}, {"labels": ["pvp"]}),
+        *({"min_value": 0}, {"max_value": 10**15}, {"is_solo": False}, {"is_solo": True}, {"labels": ["pvp"]}),
         *({"region_ids": [1]}, {"security_bands": ["HIGH"]}, {"war_ids": [700001]}, {"victim": {"character_ids": [1]}}),
         *({"victim": {"ship_group_ids": [25]}}, {"alliance_ids": [99000001]}, {"weapon_type_ids": [3178]}),
     ],

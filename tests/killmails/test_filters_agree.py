@@ -3,6 +3,7 @@
 Filters are generated; what they ask for occurs in the data, so that they match something. LONG=1: many more.
 """
 
+import contextlib
 import os
 from collections import defaultdict
 from datetime import timedelta
@@ -23,7 +24,7 @@ from killmails.filters.terms import EVERYBODY, Anyone, Attackers
 from killmails.loading import ATTACKER_ROWS, load
 from killmails.models import Killmail
 from killmails.recording.tape import load_recording
-from tests.builders import real_killmails, store_killmails
+from tests.builders import some_real_killmails, store_killmails
 
 pytestmark = pytest.mark.django_db
 
@@ -145,7 +146,7 @@ def run(board, examples):
 
 
 def test_condition_predicate_keys_and_explanation_agree_on_every_real_killmail():
-    board = Board(real_killmails())
+    board = Board(some_real_killmails())
     run(board, EXAMPLES)
     ran = board.telling + board.idle
     print(f"{board.telling} of {ran} filters matched some and not all; {board.refused} were refused")
@@ -198,24 +199,26 @@ def only_the_narrow_clause(self):
     return found[1].alternatives if found else (self.condition(),)
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "wrong"),
-    [
-        (Clause, "holds", null_passes),
-        (Not, "condition", not_with_nulls),
-        (Attackers, "wants", any_attacker_for_each_clause),
-        (Attackers, "_asked", every_attacker_has_the_final_blow),
-        (terms, "attackers_by", only_the_last_attacker_of_each_value),
-        (Attackers, "condition", attackers_by_a_join),
-        (Anyone, "narrowing", only_the_victim),
-        (AnyOf, "narrowing", only_the_first_filter),
-        (KillmailFilter, "alternatives", property(only_the_narrow_clause)),
-        (AnyOf, "needs_attackers", property(lambda self: False)),
-    ],
-    ids=lambda one: getattr(one, "__name__", None),
-)
-def test_known_wrong_filter_is_found(monkeypatch, owner, name, wrong):
-    board = Board(load_recording())
-    monkeypatch.setattr(owner, name, wrong)
-    with pytest.raises(AssertionError):
-        run(board, 300)
+WRONG = [
+    (Clause, "holds", null_passes),
+    (Not, "condition", not_with_nulls),
+    (Attackers, "wants", any_attacker_for_each_clause),
+    (Attackers, "_asked", every_attacker_has_the_final_blow),
+    (terms, "attackers_by", only_the_last_attacker_of_each_value),
+    (Attackers, "condition", attackers_by_a_join),
+    (Anyone, "narrowing", only_the_victim),
+    (AnyOf, "narrowing", only_the_first_filter),
+    (KillmailFilter, "alternatives", property(only_the_narrow_clause)),
+    (AnyOf, "needs_attackers", property(lambda self: False)),
+]
+
+
+@pytest.mark.services  # once is enough: it is our code that is wrong here
+def test_known_wrong_filters_are_found(monkeypatch):
+    board, unfound = Board(load_recording()), []
+    for owner, name, wrong in WRONG:
+        with monkeypatch.context() as patched, contextlib.suppress(AssertionError):
+            patched.setattr(owner, name, wrong)
+            run(board, 300)
+            unfound.append((owner, name))
+    assert unfound == []

@@ -1,6 +1,7 @@
 """The place beside a killmail: from the static data when it is stored, later where it was not known then."""
 
 import importlib
+import os
 
 import pytest
 from django.db import connection
@@ -15,6 +16,8 @@ from killmails.universe.small import load_small_universe
 from tests.builders import NOW, esi_body, raw_package
 
 pytestmark = pytest.mark.django_db
+
+LONG = os.environ.get("LONG") == "1"
 
 
 def store(sequence, **changes):
@@ -122,7 +125,7 @@ def indexes():
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("part", [1, 2, 100])
+@pytest.mark.parametrize("part", [1, 2, 100] if LONG else [2])
 def test_migrations_fill_the_places_of_killmails_that_are_there_and_can_be_interrupted_and_taken_back(
     monkeypatch, part
 ):

@@ -100,13 +100,13 @@ def test_every_row_is_the_one_that_django_finds():
         store_killmail(parse_package(raw, sequence, NOW))
     load_small_universe(invented=True)
     with CaptureQueriesContext(connection) as captured:
-        loaded = load(Killmail.objects.order_by("pk"), ALL_FIELDS)
+        loaded = load(Killmail.objects.order_by("pk"), ALL_FIELDS | {"currentCorporation", "currentAlliance"})
         rows = [(killmail, *killmail.attackers.all()) for killmail in loaded]
         keys = ["solar_system", "victim_ship_type", *(f"victim_{name}" for name in ENTITIES)]
         ours = [shown(getattr(killmail, key)) for killmail, *_ in rows for key in keys]
         keys_of_attackers = [*ENTITIES, "ship_type", "weapon_type"]
         ours += [shown(getattr(each, key)) for _, *attackers in rows for each in attackers for key in keys_of_attackers]
-    assert len(captured) == 4
+    assert len(captured) == 5
     joined = ("solar_system__constellation__region", "victim_ship_type__group__category")
     found = Killmail.objects.order_by("pk").select_related(*joined)
     djangos = [shown(getattr(killmail, key)) for killmail in found for key in keys]

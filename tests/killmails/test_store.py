@@ -38,7 +38,8 @@ def test_killmail_is_stored_with_everything_that_it_names():
         "position_z": 3.0, "attacker_count": 2, "location_id": 40009082, "fitted_value": killmail.fitted_value,
         "dropped_value": 5, "destroyed_value": killmail.destroyed_value, "total_value": killmail.total_value,
         "points": 7, "is_npc": False, "is_solo": False, "is_awox": True,
-        "labels": ["tz:au", "cat:6", "#:2+", "pvp"], "sequence": 5, "uploaded_at": 1_790_000_005, "stored_at": None,
+        "labels": ["tz:au", "cat:6", "#:2+", "pvp"], "values_by": "ZKILLBOARD",
+        "sequence": 5, "uploaded_at": 1_790_000_005, "stored_at": None,
     }  # fmt: skip
     assert [str(value) for value in (killmail.fitted_value, killmail.destroyed_value, killmail.total_value)] == [
         "1000000.25", "2000000.50", "2000005.50",
