@@ -10,12 +10,14 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 from health.connection import use_own_connection
-from health.part import Part, State, ok
+from health.part import Part, State
+from killmails.models import StaticDataBuild
 
 WHERE = "DATABASE_URL" if settings.DATABASE_URL else "DATA_DIR"
-AWAY = f"The database does not answer: start it, or correct {WHERE}."
+AWAY = f"The database does not answer, or refuses us: start it, or correct {WHERE}."
 UNKNOWN = "This cannot be told until the database is there, with its tables."
 MIGRATE = "Run `python manage.py migrate`, then restart what still runs an older version."
+LOAD = "Build {newest} of CCP's static data is there, and is not loaded: run `python manage.py load_universe`."
 
 
 @contextmanager
@@ -31,9 +33,20 @@ def asking() -> Iterator[None]:
 def check() -> Part:
     with asking():
         missing = missing_migrations()
+        loaded, newest = (None, None) if missing else _builds()
     engine = "PostgreSQL" if settings.DATABASE_URL else "SQLite"
-    facts = {"engine": engine, "missing_migrations": missing}
-    return Part(State.DOWN, MIGRATE, True, facts) if missing else ok(True, **facts)
+    facts = {"engine": engine, "missing_migrations": missing, "static_data": loaded}
+    if missing:
+        return Part(State.DOWN, MIGRATE, True, facts)
+    # All goes on with the older one, so that this is no reason for an alarm.
+    return Part(State.OK, LOAD.format(newest=newest) if newest and newest > (loaded or 0) else "", True, facts)
+
+
+def _builds() -> tuple[int | None, int | None]:
+    """Of CCP's static data: the one that is loaded, and the newest that we heard of."""
+    builds = StaticDataBuild.objects
+    loaded = builds.filter(loaded_at__isnull=False).order_by("-loaded_at").values_list("build", flat=True).first()
+    return loaded, builds.order_by("-build").values_list("build", flat=True).first()
 
 
 def missing_migrations() -> int:

@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from health.database import asking
-from health.part import Part, State, ok
+from health.part import Part, State, ok, started_by
 from killmails.models import FeedCursor, FeedGap, KillmailEvent, RejectedKillmail
 
 R2Z2 = "r2z2"
@@ -17,8 +17,9 @@ FRESH = 60.0  # seconds for which that is believed; the feed asks each 6 s
 BEHIND = 300.0  # seconds
 POINTER_HOLDS = 150.0  # seconds; it is read each minute
 
-NOT_BEGUN = "The feed has not begun: start a worker, `celery -A killboard worker -Q feed`, and read its log."
-NO_HOLDER = "No worker holds the feed's lease: start one, `celery -A killboard worker -Q feed`."
+WORKER = "celery -A killboard worker -Q feed"
+NOT_BEGUN = f"The feed has not begun: start a worker, {started_by(WORKER)}, and read its log."
+NO_HOLDER = f"No worker holds the feed's lease: start one, {started_by(WORKER)}."
 TROUBLE = "zKillboard does not answer as it should: read the log of the worker that holds the lease."
 LATE = "The feed is behind, and catches up at up to ten killmails a second: read the worker's log if it does not."
 LOOK = "Packages could not be accepted: look at them in the admin, and replay or discard them."

@@ -12,6 +12,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from health.part import Part, State
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_PLAIN_1_0_0
+MOST_GROUPS = 50  # of ESI's limits; it has a dozen
+ESI_REQUESTS = "Questions of all workers to ESI, by what was answered; 0: no answer came."
+ESI_LEFT = "What may still be asked of ESI: tokens by group, and errors in this minute."
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0)
 
 prometheus_client.disable_created_metrics()
@@ -75,6 +78,22 @@ class _Parts:
             for labels, count in sorted(counts.items()):
                 metric.add_metric(labels, count)
             yield metric
+        yield from _esi([worker["counted"].get("esi") or {} for worker in workers])
+
+
+def _esi(told: list[dict[str, dict[str, int]]]) -> Iterator[Metric]:
+    """All workers tell of the same counts, each as it last saw them: the least is left, the most were asked."""
+    answers, left = CounterMetricFamily("killboard_esi_requests", ESI_REQUESTS, labels=["answer"]), {}
+    most: dict[str, int] = {}
+    for one in told:
+        for name, count in one.get("answers", {}).items():
+            most[name] = max(count, most.get(name, 0))
+        for name, count in one.get("left", {}).items():
+            left[name] = min(count, left.get(name, count))
+    for name, count in sorted(most.items()):
+        answers.add_metric([name], count)
+    yield answers
+    yield _gauge("esi_budget_left", ESI_LEFT, [([name], left[name]) for name in sorted(left)[:MOST_GROUPS]], ["group"])
 
 
 def _gauge(name: str, text: str, values: list[tuple[list[str], Any]], labels: list[str] | None = None) -> Metric:
@@ -102,11 +121,16 @@ SINGLE = [
     ("feed_cursor", "The next sequence to take.", "feed", "cursor"),
     ("feed_open_holes", "Sequences that never came and are still asked for.", "feed", "open_holes"),
     ("quarantine", "Packages that could not be accepted, and that nobody has looked at.", "feed", "quarantine"),
+    ("lists_overdue_seconds", "How long the first list of users' killmails has been due.", "lists", "overdue_seconds"),
+    ("lists_up_to_date", "Lists of users' killmails that were read to their end.", "lists", "up_to_date"),
+    ("lists_retrying", "Those of which the last run came to nothing.", "lists", "retrying"),
+    ("lists_off", "Those that nobody may read until somebody logs in again.", "lists", "off"),
     ("log_head", "The position of the newest event.", "hub", "head"),
     ("hub_position", "The position up to which this server has told everybody.", "hub", "position"),
     ("sockets", "Open websockets of this server.", "hub", "sockets"),
     ("subscriptions", "Subscriptions of this server.", "hub", "subscriptions"),
     ("groups", "Different subscriptions of this server; each event is executed once for each.", "hub", "groups"),
+    ("servers_alive", "Servers that told lately that they live.", "hub", "servers_alive"),
     ("beats_alive", "Beats that told lately that they live.", "beat", "running"),
 ]
 # Name, what a worker calls it among its facts, label, description.

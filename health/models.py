@@ -6,12 +6,24 @@ from django.db import models
 from django.db.models.functions import Now
 
 ALIVE = timedelta(seconds=15)  # three heartbeats; who has not been seen for longer does not live
+MISSED = timedelta(minutes=10)  # for so long we miss one that ended without a word and did not come back
 
 
 class ProcessQuerySet(models.QuerySet["Process"]):
     def alive(self) -> "ProcessQuerySet":
         """Seen lately, by the database's clock."""
         return self.filter(seen_at__gte=Now() - ALIVE)
+
+    def silent(self) -> "ProcessQuerySet":
+        """Those that hang or ended without a word: whoever ends as he should takes his row along."""
+        return self.filter(seen_at__lt=Now() - ALIVE, seen_at__gte=Now() - MISSED)
+
+    def succeeded_by(self, successor: "Process") -> "ProcessQuerySet":
+        """Silent ones whose place this one has taken: it began after them. (A server's name is of its process.)"""
+        before = self.filter(kind=successor.kind, seen_at__lt=successor.started_at).exclude(pk=successor.pk)
+        if successor.kind == Process.Kind.SERVER:
+            return before.filter(pk__startswith=successor.pk.partition(":")[0] + ":", seen_at__lt=Now() - ALIVE)
+        return before.filter(name=successor.name, seen_at__lt=Now() - ALIVE)
 
 
 class Process(models.Model):

@@ -4,11 +4,18 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from django.conf import settings
+
 
 class State(StrEnum):
     OK = "ok"
     DEGRADED = "degraded"  # the board works, and somebody should look
     DOWN = "down"
+
+
+def started_by(command: str) -> str:
+    """What starts a part: where everything is one process, that is `./run`, whatever is missing."""
+    return f"`{command}`" if settings.RABBITMQ_URL else "`./run`"
 
 
 @dataclass(frozen=True)

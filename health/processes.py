@@ -1,7 +1,7 @@
 """The processes of the board, as each tells of itself: workers, beat, and the hubs of the servers."""
 
 import time
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -9,20 +9,24 @@ from django.db.models.functions import Now
 
 from health import redis, registry
 from health.database import UNKNOWN, asking
-from health.models import ALIVE, Process
-from health.part import Part, State, ok
+from health.models import ALIVE, MISSED, Process
+from health.part import Part, State, ok, started_by
 from health.probe import silent
 from killmails.models import KillmailEvent, LogHead
 
-MISSED = timedelta(minutes=10)  # for so long we miss a worker that ended without a word and did not come back
 SETTLED = 15.0  # seconds until all have told of a Redis that is another one now
 LATE = 5.0  # seconds that a hub may take for an event; it looks each second
 
 WORKERS_UNKNOWN = silent(UNKNOWN, needed=True)
-START_FEED = "No worker follows the feed: start one, `celery -A killboard worker -Q feed`."
-START_BULK = "No worker does the tasks: start one, `celery -A killboard worker -Q bulk`."
-START_BEAT = "Beat does not run, so nothing is swept up: start it, `celery -A killboard beat`."
-START_SERVER = "No server runs: start one, `uvicorn killboard.asgi:application`."
+START_FEED = f"No worker follows the feed: start one, {started_by('celery -A killboard worker -Q feed')}."
+TASKS = ("publish", "esi", "bulk")
+START_TASKS = (
+    "No worker does the tasks of the queue {}: start one, "
+    f"{started_by('celery -A killboard worker -Q publish,esi,bulk')}."
+)
+START_BEAT = f"Beat does not run, so nothing is swept up: start it, {started_by('celery -A killboard beat')}."
+START_SERVER = f"No server runs: start one, {started_by('uvicorn killboard.asgi:application')}."
+SERVER_MISSED = "{} hangs, or ended without a word: read its log, and start it again."
 RESTART_HUB = "{} does not read the log: look into its log, and restart it."
 
 
@@ -67,7 +71,7 @@ def check_workers() -> Part:
     served = {queue for row in alive for queue in row["queues"]}
     if "feed" not in served and settings.FEED != "off":
         return Part(State.DOWN, START_FEED, True, facts)
-    hint = "" if "bulk" in served else START_BULK
+    hint = next((START_TASKS.format(queue) for queue in TASKS if queue not in served), "")
     for row in rows:
         if not hint and _is_missed(row, alive):
             hint = f"{row['name']} ended without a word: read its log, and start it again."
@@ -116,19 +120,28 @@ def check_hubs() -> Part:
     """Of this process as it is now; of the others as they last told."""
     with asking():
         head = LogHead.objects.get(pk=1)
-        own, rows = registry.told("server"), [row for row in _rows("server") if row["alive"]]
-        others = [row for row in rows if row["id"] != registry.id_of("server")]
+        own, rows = registry.told("server"), _rows("server")
+        others = [row for row in rows if row["id"] != registry.id_of("server") and row["alive"]]
+        missed = [row for row in rows if not row["alive"] and row["id"] != registry.id_of("server")]
         redises.look()
         late = [row["name"] for row in others if _is_late(row["facts"], head, row["seen_at"])]
         if own is not None and _is_late(own, head, None):
             late.insert(0, "This server")
     facts: dict[str, Any] = {"epoch": head.epoch, "head": head.position, **_numbers(own or {})}
-    facts["servers"] = [{"name": row["name"], "redis": redises.where(row), **_numbers(row["facts"])} for row in others]
+    facts["servers"] = [_server(row) for row in [*others, *missed]]
+    facts["servers_alive"] = len(others) + (own is not None)
     if own is None and not others:
         hint = START_SERVER
+    elif missed:
+        hint = SERVER_MISSED.format(missed[0]["name"])
     else:
         hint = RESTART_HUB.format(late[0]) if late else redises.hint(others)
     return Part(State.DEGRADED if hint else State.OK, hint, False, facts)
+
+
+def _server(row: dict[str, Any]) -> dict[str, Any]:
+    told = {"name": row["name"], "alive": row["alive"], "last_heartbeat_seconds": row["age"]}
+    return {**told, "redis": redises.where(row), **_numbers(row["facts"])}
 
 
 def _numbers(facts: dict[str, Any]) -> dict[str, Any]:

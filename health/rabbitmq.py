@@ -11,7 +11,7 @@ from health.part import Part, State, ok
 
 STEP_LIMIT = 0.6  # seconds for connecting, and for each answer
 LONG = 10_000  # messages in line
-AWAY = "RabbitMQ does not answer: start it, or correct RABBITMQ_URL; killmails are stored meanwhile, tasks wait."
+AWAY = "RabbitMQ does not answer, or refuses us: start it, or correct RABBITMQ_URL; tasks wait, killmails are stored."
 
 Facts = dict[str, dict[str, int | None]]
 

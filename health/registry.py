@@ -76,6 +76,7 @@ class _Heart:
         if not Process.objects.filter(pk=self.id).update(**now):
             began = Now() - timedelta(seconds=time.monotonic() - self._began)
             Process.objects.create(pk=self.id, **self._named(), started_at=began, **now)
+        Process.objects.succeeded_by(Process.objects.get(pk=self.id)).delete()
         if time.monotonic() - self._swept >= SWEEP:
             self._swept = time.monotonic()
             Process.objects.filter(seen_at__lt=Now() - KEPT).delete()

@@ -16,6 +16,8 @@ DATABASE_LIMIT = 5.0  # seconds
 LOOK_AGAIN = 0.5  # seconds
 PATIENCE = 3 * BEAT + 1  # seconds; who has not told of itself by then does not count as living any more
 
+SILENT = "has not told for a while that it lives: it hangs, or ended without a word; look into its log, and restart it."
+
 Faults = dict[str, str]  # by process: host:pid, with its token where there is a row
 
 
@@ -28,14 +30,14 @@ def strangers(answered: Callable[[], Iterable[str]], ask_again: Callable[[], Non
 
     Who is found counts only when its next heartbeat says the same: Redis may have lost its data, the process may have
     just begun. `answered`: the servers (host:pid:token) that have answered the canary; `ask_again` sends another one.
-    Raises Unasked.
+    Who hangs tells nothing any more, and drops out of those that live: so it is named by its silence. Raises Unasked.
     """
-    rows = _living()
+    rows, _ = _ask_for_processes()
     first = _faults(rows, answered())
     faults, seen, begun = first, {row.pk: row.seen_at for row in rows}, time.monotonic()
     while faults and time.monotonic() - begun < PATIENCE:
         time.sleep(LOOK_AGAIN)
-        rows = _living()
+        rows, _ = _ask_for_processes()
         faults = {key: line for key, line in _faults(rows, answered()).items() if key in first}
         told = all(row.seen_at > seen[row.pk] for row in rows if row.pk in faults)
         if told and time.monotonic() - begun > BEAT + LOOK_AGAIN:
@@ -44,6 +46,8 @@ def strangers(answered: Callable[[], Iterable[str]], ask_again: Callable[[], Non
         ask_again()
         last = _faults(rows, answered())
         faults = {key: last[key] for key in faults if key in last}
+    rows, silent = _ask_for_processes()
+    faults |= {row.pk: f"{_described(row)} {SILENT}" for row in silent}
     return len(rows), [line for _, line in sorted(faults.items())]
 
 
@@ -57,10 +61,14 @@ def _faults(rows: list[Process], answered: Iterable[str]) -> Faults:
     for row in rows:
         what = _fault(row, own, heard)
         if what:
-            host, _, pid = _host_and_pid(row.pk).rpartition(":")
-            number = f", WORKER_ID {row.worker_id}" if row.worker_id else ""
-            faults[row.pk] = f"{row.name}{number} (pid {pid} on {host}) {what}, and restart it."
+            faults[row.pk] = f"{_described(row)} {what}, and restart it."
     return faults
+
+
+def _described(row: Process) -> str:
+    host, _, pid = _host_and_pid(row.pk).rpartition(":")
+    number = f", WORKER_ID {row.worker_id}" if row.worker_id else ""
+    return f"{row.name}{number} (pid {pid} on {host})"
 
 
 def _fault(row: Process, own: str, heard: set[str]) -> str:
@@ -88,9 +96,9 @@ def _host_and_pid(process: str) -> str:
     return process.rpartition(":")[0]
 
 
-def _living() -> list[Process]:
-    """Within a time that holds for a database that hangs, too."""
-    found: list[list[Process]] = []
+def _ask_for_processes() -> tuple[list[Process], list[Process]]:
+    """Those that live, and servers that fell silent. Within a time that holds for a database that hangs, too."""
+    found: list[tuple[list[Process], list[Process]]] = []
     failed: list[str] = []
     thread = threading.Thread(target=_ask_database, args=[found, failed], daemon=True)
     thread.start()
@@ -101,10 +109,11 @@ def _living() -> list[Process]:
     return found[0]
 
 
-def _ask_database(found: list[list[Process]], failed: list[str]) -> None:
+def _ask_database(found: list[tuple[list[Process], list[Process]]], failed: list[str]) -> None:
     use_own_connection()
     try:
-        found.append(list(Process.objects.alive()))
+        silent = Process.objects.silent().filter(kind=Process.Kind.SERVER)
+        found.append((list(Process.objects.alive()), list(silent)))
     except Error as error:
         text = str(error).lower()
         lacks = "does not exist" in text or "no such table" in text

@@ -5,6 +5,7 @@ import io
 import json
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 import redis as redis_client
@@ -232,6 +233,19 @@ def test_deaf_server_is_named(board, capsys):
     assert details == [
         "server s2 (pid 79 on s2) is on this Redis, and did not answer the canary: look into its log, and restart it."
     ]
+
+
+@pytest.mark.services
+def test_server_that_hangs_is_named_by_its_silence(board, capsys):
+    """It hears no canary and tells nothing, so that it does not count as living any more, either."""
+    enter("server", "s3:80:dd", seen_at=Now() - timedelta(seconds=20))
+    enter("worker", "w3:81:ee", seen_at=Now() - timedelta(seconds=20))
+    _, _, details = failed_test(capsys)
+    (detail,) = details
+    assert detail == (
+        "server s3 (pid 80 on s3) has not told for a while that it lives: it hangs, or ended without a word; "
+        "look into its log, and restart it."
+    )
 
 
 @pytest.mark.services

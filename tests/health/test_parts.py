@@ -8,9 +8,19 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from health import database, feed, processes, registry
+from health import lists as health_lists
 from health.models import Process
 from health.part import Part, State
-from killmails.models import FeedCursor, FeedGap, Killmail, KillmailEvent, LogHead, RejectedKillmail
+from killmails.models import (
+    FeedCursor,
+    FeedGap,
+    Killmail,
+    KillmailEvent,
+    KillmailSync,
+    LogHead,
+    RejectedKillmail,
+    StaticDataBuild,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -54,6 +64,16 @@ def test_a_database_with_all_tables_is_ok():
     assert (said(part), part.needed, part.facts["missing_migrations"]) == ((State.OK, ""), True, 0)
 
 
+def test_a_newer_build_of_the_static_data_is_a_hint_and_no_alarm():
+    StaticDataBuild.objects.create(build=10, loaded_at=Now())
+    part = database.check()
+    assert (said(part), part.facts["static_data"]) == ((State.OK, ""), 10)
+    StaticDataBuild.objects.create(build=11)
+    part = database.check()
+    hint = "Build 11 of CCP's static data is there, and is not loaded: run `python manage.py load_universe`."
+    assert (said(part), part.facts["static_data"]) == ((State.OK, hint), 10)
+
+
 def test_a_database_that_lacks_tables_is_down_and_says_how_to_make_them():
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM django_migrations WHERE app = 'health'")
@@ -67,7 +87,13 @@ def test_a_database_that_lacks_tables_is_down_and_says_how_to_make_them():
 
 def test_every_worker_is_named_with_its_number_its_queues_and_its_last_heartbeat(settings):
     settings.FEED = "live"
-    tell("worker", "worker 1 a@host", worker_id="1", queues=["bulk", "feed"], facts={"upstream": {"200": 4}})
+    tell(
+        "worker",
+        "worker 1 a@host",
+        worker_id="1",
+        queues=["bulk", "esi", "feed", "publish"],
+        facts={"upstream": {"200": 4}},
+    )
     tell("worker", "worker 2 b@host", ago=9, worker_id="2", queues=["feed"])
     tell("server", "server")
     part = processes.check_workers()
@@ -75,7 +101,8 @@ def test_every_worker_is_named_with_its_number_its_queues_and_its_last_heartbeat
     first, second = part.facts["workers"]
     assert 1 <= first.pop("last_heartbeat_seconds") < 9 <= second.pop("last_heartbeat_seconds") < 15
     assert first == {
-        "worker_id": "1", "name": "worker 1 a@host", "queues": ["bulk", "feed"], "alive": True, "redis": "same",
+        "worker_id": "1", "name": "worker 1 a@host", "queues": ["bulk", "esi", "feed", "publish"], "alive": True,
+        "redis": "same",
         "counted": {"upstream": {"200": 4}},
     }  # fmt: skip
     assert (second["worker_id"], second["queues"], second["alive"]) == ("2", ["feed"], True)
@@ -84,7 +111,7 @@ def test_every_worker_is_named_with_its_number_its_queues_and_its_last_heartbeat
 @pytest.mark.parametrize("ago", [None, 17])
 def test_without_a_living_worker_on_the_feed_it_is_down(settings, ago):
     settings.FEED = "live"
-    tell("worker", "bulk", queues=["bulk"])
+    tell("worker", "bulk", queues=["bulk", "esi", "publish"])
     if ago:
         tell("worker", "feed", ago=ago, queues=["feed"])
     part = processes.check_workers()
@@ -93,18 +120,18 @@ def test_without_a_living_worker_on_the_feed_it_is_down(settings, ago):
 
 def test_without_a_feed_no_worker_need_follow_it(settings):
     settings.FEED = "off"
-    tell("worker", "bulk", queues=["bulk"])
+    tell("worker", "bulk", queues=["bulk", "esi", "publish"])
     assert said(processes.check_workers()) == (State.OK, "")
 
 
 def test_without_a_worker_for_tasks_it_is_degraded(settings):
     settings.FEED = "live"
     tell("worker", "feed", queues=["feed"])
-    assert said(processes.check_workers()) == (State.DEGRADED, processes.START_BULK)
+    assert said(processes.check_workers()) == (State.DEGRADED, processes.START_TASKS.format("publish"))
 
 
 def test_a_worker_that_ended_without_a_word_is_missed_until_it_is_back_or_ten_minutes_have_passed():
-    tell("worker", "worker a", queues=["bulk", "feed"])
+    tell("worker", "worker a", queues=["bulk", "esi", "feed", "publish"])
     tell("worker", "worker b", ago=300, queues=["feed"])
     part = processes.check_workers()
     assert (part.status, part.hint.partition(" ended")[0]) == (State.DEGRADED, "worker b")
@@ -119,7 +146,7 @@ def test_a_worker_that_ended_without_a_word_is_missed_until_it_is_back_or_ten_mi
 
 
 def test_a_worker_on_another_redis_is_named():
-    tell("worker", "worker a", queues=["bulk", "feed"])
+    tell("worker", "worker a", queues=["bulk", "esi", "feed", "publish"])
     tell("worker", "worker b", queues=["feed"], redis="another")
     part = processes.check_workers()
     assert part.status is State.DEGRADED
@@ -129,7 +156,7 @@ def test_a_worker_on_another_redis_is_named():
 
 
 def test_while_a_new_redis_settles_nobody_is_accused(monkeypatch):
-    tell("worker", "worker a", queues=["bulk", "feed"])
+    tell("worker", "worker a", queues=["bulk", "esi", "feed", "publish"])
     assert said(processes.check_workers()) == (State.OK, "")
     monkeypatch.setattr(processes.redis, "identity", lambda: "emptied")
     assert said(processes.check_workers()) == (State.OK, "")
@@ -186,6 +213,19 @@ def test_the_hub_of_this_server_is_told_as_it_is_now(monkeypatch):
     own["position"] = 1
     part = processes.check_hubs()
     assert (part.status, part.hint.split(" does")[0]) == (State.DEGRADED, "This server")
+
+
+@pytest.mark.parametrize(("ago", "missed"), [(10, False), (20, True), (599, True), (700, False)])
+def test_a_server_that_hangs_or_was_killed_is_missed_for_ten_minutes(ago, missed):
+    head = log_at(3, 0)
+    tell("server", "server here", facts={"epoch": head.epoch, "position": 3})
+    tell("server", "server there", ago, facts={"epoch": head.epoch, "position": 3, "sockets": 7})
+    part = processes.check_hubs()
+    told = "server there hangs, or ended without a word: read its log, and start it again."
+    assert said(part) == ((State.DEGRADED, told) if missed else (State.OK, ""))
+    alive = [(server["name"], server["alive"]) for server in part.facts["servers"]]
+    assert alive == [("server here", True)] + ([("server there", not missed)] if ago < 600 else [])
+    assert part.facts["servers_alive"] == (2 if ago == 10 else 1)
 
 
 def test_without_a_server_somebody_should_start_one():
@@ -285,3 +325,43 @@ def test_a_feed_that_is_off_is_ok(settings):
     settings.FEED = "off"
     assert said(feed.check()) == (State.OK, "")
     assert not Killmail.objects.exists()
+
+
+# Lists of users' killmails
+
+
+def lists(*states: str, due: float | None = None) -> None:
+    """`due`: seconds ago."""
+    at = None if due is None else Now() - timedelta(seconds=due)
+    KillmailSync.objects.bulk_create(
+        KillmailSync(kind="character", eve_id=number, state=state, due_at=at) for number, state in enumerate(states)
+    )
+
+
+def test_lists_are_nobodys_business_while_nobody_can_log_in(settings):
+    settings.EVE_CLIENT_ID = ""
+    lists("RETRYING", due=1000)
+    assert said(health_lists.check()) == (State.OK, "")
+
+
+@pytest.mark.parametrize(
+    ("states", "due", "hint"),
+    [
+        ([], None, ""),
+        (["UP_TO_DATE", "OFF", "RETRYING"], 200, ""),
+        (["UP_TO_DATE"], 400, health_lists.NOBODY),
+        (["RETRYING", "OFF"], None, health_lists.NOT_ANSWERING),
+    ],
+)
+def test_lists_that_nobody_reads_and_lists_that_cannot_be_read_are_told(settings, states, due, hint):
+    settings.EVE_CLIENT_ID = "abc"
+    lists(*states, due=due)
+    assert said(health_lists.check()) == (State.DEGRADED if hint else State.OK, hint)
+    assert health_lists.check().facts["off"] == states.count("OFF")
+
+
+def test_a_key_that_is_missing_is_told(settings):
+    settings.EVE_CLIENT_ID = "abc"
+    lists("UP_TO_DATE", "RETRYING")
+    KillmailSync.objects.filter(state="RETRYING").update(reason=f"{KillmailSync.NO_KEY}: x")
+    assert said(health_lists.check()) == (State.DEGRADED, health_lists.NO_KEY)

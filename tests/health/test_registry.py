@@ -1,6 +1,7 @@
 """Processes that tell that they live: rows that come, move on, and go."""
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -84,6 +85,25 @@ def test_rows_of_processes_that_were_killed_go_after_a_day() -> None:
     start_worker()
     wait_until(lambda: not Process.objects.filter(name="yesterday").exists())
     assert Process.objects.filter(name="today").exists()
+
+
+def leave_row(pk: str, name: str, kind: str, ago: float) -> None:
+    Process.objects.create(pk=pk, name=name, kind=kind, seen_at=Now() - timedelta(seconds=ago))
+
+
+def test_who_takes_the_place_of_one_that_was_killed_takes_its_row_away() -> None:
+    """So that a clean end of the successor does not bring back the alarm about the one before."""
+    here = socket.gethostname()[:60]
+    leave_row("elsewhere:1:a", "worker 2 at host", "worker", 20)
+    leave_row(f"{here}:2:b", "another worker", "worker", 20)
+    leave_row(f"{here}:3:c", "server host:3", "server", 20)
+    leave_row("elsewhere:4:d", "server elsewhere:4", "server", 20)
+    leave_row(f"{here}:5:e", "server host:5", "server", 1)
+    start_worker()
+    registry.start("server", "server host:9")
+    wait_until(lambda: not Process.objects.filter(pk__in=["elsewhere:1:a", f"{here}:3:c"]).exists())
+    left = [f"{here}:2:b", "elsewhere:4:d", f"{here}:5:e"]
+    assert Process.objects.filter(pk__in=left).count() == 3
 
 
 def test_facts_that_cannot_be_told_stop_no_heart() -> None:

@@ -11,6 +11,7 @@ import pytest
 from django.db import connections
 
 from health import database, metrics, rabbitmq
+from health.checks import report
 from health.part import Part, State, ok
 from health.views import Health
 
@@ -140,8 +141,16 @@ def samples(parts: dict[str, Part]) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
 
-def worker(name: str, **counted: dict[str, int]) -> dict[str, Any]:
+def worker(name: str, **counted: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "alive": True, "counted": counted}
+
+
+def test_health_does_not_tell_anybody_what_esi_was_asked() -> None:
+    """By it one might see that a killmail came which its owner withholds."""
+    esi = {"answers": {"200": 9}, "left": {"killmail": 1}}
+    parts = {"workers": ok(True, workers=[worker("worker a", stored={"added": 2}, esi=esi)])}
+    assert report(parts)["parts"]["workers"]["workers"][0]["counted"] == {"stored": {"added": 2}}
+    assert samples(parts)['killboard_esi_requests_total{answer="200"}'] == 9
 
 
 def test_what_is_not_known_has_no_value() -> None:
@@ -169,6 +178,22 @@ def test_two_workers_of_one_name_are_one_line() -> None:
     }
     assert found['killboard_killmails_stored_total{outcome="added",worker="worker a"}'] == 2
     assert found["killboard_workers_alive"] == 2
+
+
+def test_what_all_workers_share_of_esi_is_told_once() -> None:
+    both = [
+        worker("a", esi={"answers": {"200": 7, "404": 1}, "left": {"errors": 99, "killmail": 3400}}),
+        worker("b", esi={"answers": {"200": 9}, "left": {"errors": 98, "killmail": 3500}}),
+        worker("c", esi={}),
+        worker("d"),
+    ]
+    found = samples({"workers": ok(True, workers=both)})
+    assert {name: value for name, value in found.items() if name.startswith("killboard_esi")} == {
+        'killboard_esi_requests_total{answer="200"}': 9,
+        'killboard_esi_requests_total{answer="404"}': 1,
+        'killboard_esi_budget_left{group="errors"}': 98,
+        'killboard_esi_budget_left{group="killmail"}': 3400,
+    }
 
 
 def test_every_metric_is_in_the_documents() -> None:

@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import errno
+import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +35,8 @@ class Command(BaseCommand):
         except BrokenPipeError:  # `| head` has read enough; manage.py ends then
             raise
         except (redis.RedisError, OSError) as error:
+            if getattr(error, "errno", None) == errno.ENOSPC:
+                raise CommandError(f"What is printed cannot be written: {os.strerror(errno.ENOSPC)}.") from error
             kind = type(error).__name__
             raise CommandError(f"Redis at {settings.REDIS} does not answer ({kind}): see diagnose_redis.") from error
 
