@@ -26,6 +26,8 @@ missing_packages() {
     command -v curl >/dev/null || packages+=(curl)
     # What lies under deploy/ is checked by the programs that it is for.
     [ -x /usr/sbin/nginx ] || packages+=(nginx-light)
+    # Workers whose clocks are wrong.
+    command -v faketime >/dev/null || packages+=(faketime)
     command -v openssl >/dev/null || packages+=(openssl)
     command -v systemd-analyze >/dev/null || packages+=(systemd)
     echo "${packages[*]:-}"

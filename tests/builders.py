@@ -1,6 +1,7 @@
 """Small builders: ESI bodies and feed packages with the right hash, real killmails, and dumps of what is stored."""
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,11 @@ def real_killmails() -> list[dict[str, Any]]:
     return [json.loads(line) for line in REAL_KILLMAILS.read_text().splitlines()]
 
 
+def some_real_killmails() -> list[dict[str, Any]]:
+    """Each third of them, for tests that take their time with each; all of them with `--long`."""
+    return real_killmails()[:: 1 if os.environ.get("LONG") == "1" else 3]
+
+
 def store_killmails(killmails: list[dict[str, Any]]) -> None:
     """With most places and ship groups known; two of three that have no block of zKillboard's get an invented one."""
     load_small_universe(invented=True)
@@ -154,9 +160,9 @@ def _load_static_data(bodies: list[dict[str, Any]]) -> None:
     places = {body["solar_system_id"] for body in bodies}
     ships = {one.get("ship_type_id") for body in bodies for one in (body["victim"], *body["attackers"])}
     systems = [
-        row for row in _static("solar_systems") if row["solar_system_id"] in places and row["solar_system_id"] % 5
+        row for row in static_rows("solar_systems") if row["solar_system_id"] in places and row["solar_system_id"] % 5
     ]
-    types = [row for row in _static("types") if row["type_id"] in ships and row["type_id"] % 7]
+    types = [row for row in static_rows("types") if row["type_id"] in ships and row["type_id"] % 7]
     _insert(Region, systems, id="region_id", name="region_name")
     _insert(Constellation, systems, id="constellation_id", name="constellation_name", region_id="region_id")
     _insert(
@@ -172,7 +178,7 @@ def _insert(model: type[Entity], rows: list[dict[str, Any]], **columns: str) -> 
     model.objects.bulk_create(made.values(), ignore_conflicts=True)
 
 
-def _static(name: str) -> list[dict[str, Any]]:
+def static_rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (STATIC_DATA / f"{name}.jsonl").read_text().splitlines()]
 
 

@@ -15,8 +15,11 @@ def make_log_head(**_: Any) -> None:
 
 def pytest_configure() -> None:
     from django.apps import apps
+    from django.conf import settings
     from django.db.models.signals import post_migrate
 
+    # What a password is hashed with is meant to be slow; the boards of the tests that are processes keep it.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     post_migrate.connect(make_log_head, sender=apps.get_app_config("killmails"))
 
 

@@ -220,7 +220,8 @@ def test_each_pinned_package_has_a_hash_and_no_index_is_named(name: str) -> None
 
 OURS = sorted(name for name, app in get_commands().items() if app in ("killboard", "killmails", "realtime", "health"))
 # These make the tables, need none, or tell that they are missing.
-WITHOUT_TABLES = {"serve", "serve_recording", "diagnose", "diagnose_redis", "test_redis_pubsub"}
+WITHOUT_TABLES = {"serve", "serve_recording", "serve_fake_eve", "diagnose", "diagnose_redis", "test_redis_pubsub"}
+NEEDED = {"queue_killmail": ["1", "0" * 40]}  # arguments without which a command says something else first
 Started = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -253,7 +254,7 @@ def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     ("arguments", "why"),
-    [([name, "--nonsense"], "unrecognized arguments: --nonsense") for name in OURS]
+    [([name, *NEEDED.get(name, []), "--nonsense"], "unrecognized arguments: --nonsense") for name in OURS]
     + [(["serve", "--port=-1"], "argument --port: '-1' is not a whole number from 1 to 65535")],
 )
 def test_a1_an_argument_that_is_none_is_one_line_that_names_it(
@@ -317,7 +318,7 @@ def wait_until(condition: Callable[[], Any], process: "subprocess.Popen[str]") -
 def test_a6_every_command_says_that_tables_are_missing(start: Started) -> None:
     commands = [*(name for name in OURS if name not in WITHOUT_TABLES), "createsuperuser"]
     assert {"new_epoch", "runserver"} <= set(commands)
-    for process in [start(name) for name in commands]:
+    for process in [start(name, *NEEDED.get(name, [])) for name in commands]:
         assert ended(process) == (
             5,
             "killboard does not start: the database lacks tables of this version; run: python manage.py migrate\n",

@@ -32,7 +32,7 @@ SERVER = " ".join(["uvicorn killboard.asgi:application --port 4000", *UVICORN_OP
 COMMANDS = {
     SERVER,
     "celery -A killboard worker -Q feed -n feed@%h -l info",
-    "celery -A killboard worker -Q bulk -n bulk@%h -l info",
+    "celery -A killboard worker -Q publish,esi,bulk -n bulk@%h -l info",
     "celery -A killboard beat -l info",
 }
 
@@ -55,7 +55,7 @@ class Answer(BaseHTTPRequestHandler):
     """What stands behind nginx here: it says whom it was asked for."""
 
     def do_GET(self) -> None:
-        self.send_response(200)
+        self.send_response(503 if self.path == "/health/redis" else 200)
         self.end_headers()
         self.wfile.write(self.headers["X-Forwarded-For"].encode())
 
@@ -140,10 +140,26 @@ def test_nginx_keeps_what_is_for_operators_from_others_and_says_who_asks(tmp_pat
             "/health/redis/../ready",
         ):
             assert ask(tmp_path, port, path).status_code == 403, path
-        for path in ("/", "/graphql", "/health/redis", "/health/redis/"):
+        for path in ("/", "/graphql", "/health/redis/"):
             assert ask(tmp_path, port, path).status_code == 200, path
+        assert ask(tmp_path, port, "/health/redis").status_code == 503
         claimed = ask(tmp_path, port, "/", **{"X-Forwarded-For": "10.9.8.7"})
         assert claimed.text == "10.9.8.7, 127.0.0.1"  # of which the board believes the last one
+
+
+def after_two_503s(folder: Path, port: int) -> list[int]:
+    return [ask(folder, port, path).status_code for path in ("/health/redis", "/health/redis", "/", "/graphql")]
+
+
+def test_a_503_of_the_board_is_an_answer_and_takes_no_server_away(tmp_path: Path) -> None:
+    with nginx(tmp_path, {}) as port:
+        assert after_two_503s(tmp_path, port) == [503, 503, 200, 200]
+
+
+def test_counted_as_servers_that_are_down_two_503s_would_take_the_board_away(tmp_path: Path) -> None:
+    """The known-wrong twin."""
+    with nginx(tmp_path, {"proxy_next_upstream error timeout": "proxy_next_upstream error timeout http_503"}) as port:
+        assert 502 in after_two_503s(tmp_path, port)
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)

@@ -1,6 +1,5 @@
 """Many subscribers in a process of their own, steady publishing, and a look at how the board bears it."""
 
-import contextlib
 import json
 import math
 import os
@@ -10,7 +9,6 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -128,23 +126,6 @@ class Publisher:
             self.process.popen.terminate()
         assert self.process.popen.wait(300) == 0, self.process.end_of_log()
         return {int(position): when for position, when in json.loads(self._result.read_text()).items()}
-
-
-@contextlib.contextmanager
-def new_board(folder: Path, name: str, **env: str) -> Iterator[Board]:
-    """A board on the real services, with a database of its own; nothing is started yet."""
-    folder.mkdir(exist_ok=True)
-    server, _, _ = os.environ["DATABASE_URL"].rpartition("/")
-    database = f"{name}_{os.getpid()}"
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {database}")
-        try:
-            with Board(folder, {"DATABASE_URL": f"{server}/{database}", "FEED": "off"} | env) as board:
-                migrated = board.manage("migrate")
-                assert migrated.returncode == 0, migrated.stderr
-                yield board
-        finally:
-            connection.execute(f"DROP DATABASE {database} WITH (FORCE)")
 
 
 def head_of(board: Board) -> tuple[str, int]:

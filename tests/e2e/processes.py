@@ -1,6 +1,7 @@
 """A board as its operators run it: real processes, each with a log of its own."""
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -8,9 +9,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
+
+import psycopg
 
 from tests.services.service import free_port
 
@@ -70,7 +75,9 @@ class Board:
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.folder = folder
         self.port = free_port()
-        self.env = os.environ | {"DATA_DIR": str(folder), "PORT": str(self.port)} | env
+        # No board of a test asks the real ESI; nobody answers there.
+        own = {"DATA_DIR": str(folder), "PORT": str(self.port), "ESI_URL": "http://127.0.0.1:1"}
+        self.env = os.environ | own | env
         self.processes: list[Process] = []
 
     @property
@@ -103,9 +110,10 @@ class Board:
         arguments = ["manage.py", "runserver", "--noreload", str(self.port)]
         return self._answering(self.start("runserver", sys.executable, *arguments))
 
-    def worker(self, name: str, *options: str) -> Process:
+    def worker(self, name: str, *options: str, within: Sequence[str] = ()) -> Process:
+        """`within`: the command that starts it, where that is not the shell."""
         celery = [str(BIN / "celery"), "-A", "killboard", "worker", "-n", f"{name}@%h", "-l", "info", *options]
-        return self.start(name, *celery)
+        return self.start(name, *within, *celery)
 
     def beat(self, name: str = "beat") -> Process:
         return self.start(name, str(BIN / "celery"), "-A", "killboard", "beat", "-l", "info")
@@ -133,3 +141,35 @@ class Board:
     ) -> None:
         for process in reversed(self.processes):
             process.kill()
+
+
+@contextlib.contextmanager
+def new_board(folder: Path, name: str, **env: str) -> Iterator[Board]:
+    """A board on the real services, with an empty database of its own; nothing is started yet."""
+    folder.mkdir(exist_ok=True)
+    database = f"{name}_{os.getpid()}"
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {database} TEMPLATE {_migrated_database()}")
+        try:
+            with Board(folder, {"DATABASE_URL": _address_of(database), "FEED": "off"} | env) as board:
+                with psycopg.connect(board.env["DATABASE_URL"]) as own:
+                    own.execute("UPDATE killmails_loghead SET epoch = left(md5(random()::text), 8)")
+                yield board
+        finally:
+            connection.execute(f"DROP DATABASE {database} WITH (FORCE)")
+
+
+@functools.cache
+def _migrated_database() -> str:
+    """Its name. To migrate takes seconds, to copy it tenths of one."""
+    name = f"migrated_{os.getpid()}"
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    with TemporaryDirectory() as folder, Board(Path(folder), {"DATABASE_URL": _address_of(name)}) as board:
+        migrated = board.manage("migrate")
+        assert migrated.returncode == 0, migrated.stderr
+    return name
+
+
+def _address_of(database: str) -> str:
+    return f"{os.environ['DATABASE_URL'].rpartition('/')[0]}/{database}"

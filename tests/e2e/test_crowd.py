@@ -20,10 +20,9 @@ from tests.e2e.crowd import (
     cpu_seconds,
     head_of,
     memory_mb,
-    new_board,
     percentile,
 )
-from tests.e2e.processes import Board, Process
+from tests.e2e.processes import Board, Process, new_board
 from tests.e2e.sockets import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services]

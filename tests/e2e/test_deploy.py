@@ -10,9 +10,9 @@ import pytest
 import requests
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.crowd import Publisher, new_board
+from tests.e2e.crowd import Publisher
 from tests.e2e.nginx import write_configuration
-from tests.e2e.processes import Board
+from tests.e2e.processes import Board, new_board
 from tests.e2e.sockets import wait_until
 from tests.services.service import free_port
 

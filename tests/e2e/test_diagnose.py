@@ -13,8 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.e2e.conftest import board_on_services
-from tests.e2e.processes import Board, Process
+from tests.e2e.processes import Board, Process, new_board
 from tests.e2e.sockets import EVENTS, Socket, wait_until
 from tests.services import Redis
 from tests.services.service import free_port
@@ -26,7 +25,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.services]
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     """A server, and nothing else yet."""
     folder = tmp_path_factory.mktemp("diagnose")
-    with Redis() as redis, board_on_services(folder) as board:
+    with Redis() as redis, new_board(folder, "diagnosed", FEED="live") as board:
         board.env |= {"REDIS_URL": redis.url, "FEED": "off"}
         board.uvicorn()
         yield board

@@ -12,8 +12,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.e2e.crowd import Publisher, head_of, new_board
-from tests.e2e.processes import Board
+from tests.e2e.crowd import Publisher, head_of
+from tests.e2e.processes import Board, new_board
 from tests.e2e.sockets import EVENTS, Socket, first_answer, wait_until, what
 from tests.services.postgresql import _programs
 

@@ -12,13 +12,12 @@ import psycopg
 import pytest
 
 from killmails.recording import server as recording_server
-from killmails.recording.server import RecordingServer, load_recording
+from killmails.recording.server import RecordingServer
+from tests.builders import some_real_killmails
 from tests.e2e.processes import ROOT, Board
 from tests.e2e.subscribers import GqlSubscriber
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services]
-
-REAL = ROOT.parent / "shared" / "data" / "killmails.jsonl"
 
 
 def canonical(esi: dict[str, Any]) -> bytes:
@@ -73,7 +72,7 @@ def item(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_killmail_comes_out_as_it_went_in(services_board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    killmails = load_recording(REAL if REAL.exists() else None)
+    killmails = some_real_killmails()
     monkeypatch.setattr(recording_server, "REQUESTS_PER_SECOND", 10_000)
     with RecordingServer(killmails, rate=0) as feed:
         feed.publish(killmails[0])  # the feed begins at the pointer, which is at the first
@@ -91,7 +90,8 @@ def test_every_killmail_comes_out_as_it_went_in(services_board: Board, monkeypat
     for event, killmail in zip(events, killmails, strict=True):
         assert canonical(as_esi(event["killmail"])) == canonical(killmail["esi"]), killmail["killmail_id"]
         assert event["killmail"]["hash"] == killmail["hash"]
-        assert event["killmail"]["totalValue"] == (killmail["zkb"] or {}).get("totalValue")
+        if killmail["zkb"]:  # what comes without a block is reckoned by our own prices: test_values.py
+            assert event["killmail"]["totalValue"] == killmail["zkb"].get("totalValue")
     with psycopg.connect(services_board.env["DATABASE_URL"]) as connection:
         query = "SELECT killmail_id, deflated FROM killmails_killmailpackage"
         stored = {id_: hashlib.sha256(zlib.decompress(raw)).hexdigest() for id_, raw in connection.execute(query)}

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.builders import real_killmails
-from tests.e2e.crowd import ask, head_of, new_board
-from tests.e2e.processes import Board
+from tests.builders import some_real_killmails
+from tests.e2e.crowd import ask, head_of
+from tests.e2e.processes import Board, new_board
 from tests.e2e.sockets import Socket, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services]
@@ -34,7 +34,7 @@ POSITIONS = "{ position killmail { id } }"
 LIST = """query ($filter: KillmailFilter, $after: String) {
   killmails(filter: $filter, after: $after, first: 100) { nodes { id } pageInfo { endCursor hasNextPage } }
 }"""
-STORE = "from tests.builders import real_killmails, store_killmails; store_killmails(real_killmails())"
+STORE = "from tests.builders import some_real_killmails, store_killmails; store_killmails(some_real_killmails())"
 BEFORE = b'"payload":{"data":{"killmailEvents":'
 PER_SOCKET = 16  # operations
 
@@ -171,7 +171,7 @@ def ids(events: list[bytes]) -> list[str]:
 
 
 def test_what_a_filter_is_sent_is_what_it_finds_on_every_killmail(tmp_path) -> None:
-    killmails = real_killmails()
+    killmails = some_real_killmails()
     filters = wanted([killmail["esi"] for killmail in killmails])
     named = {str(number): one for number, one in enumerate(filters)}
     names = list(named)

@@ -5,9 +5,11 @@ failed query, each gone within 25 s, 99 of 100 events with their subscribers wit
 P23: exit code 0 after SIGTERM and SIGINT, 1 where a task was given back, which is at once after the same signal again.
 """
 
+import contextlib
 import itertools
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,18 +18,20 @@ import psycopg
 import pytest
 
 from tests.builders import raw_package
-from tests.e2e.crowd import LONG, Asking, Crowd, Publisher, ask, head_of, new_board
+from tests.e2e.crowd import LONG, Asking, Crowd, Publisher, ask, head_of
 from tests.e2e.faulty_work import Work
-from tests.e2e.processes import Board
+from tests.e2e.processes import Board, new_board
 from tests.e2e.proxy import Proxy
 from tests.e2e.sockets import wait_until
 from tests.fake_r2z2 import FakeR2Z2
+from tests.services import RabbitMQ
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services]
 
 RATE = 50
 SERVERS, FEEDS, BULKS = (3, 2, 2) if LONG else (2, 2, 1)
 ROUNDS = 3 if LONG else 1
+SUBSCRIBERS, FORGETFUL = (40, 10) if LONG else (12, 4)
 KILLMAILS = 600 if LONG else 100
 ROOM = {"MAX_SOCKETS_PER_ADDRESS": "100"}  # the proxy has but one
 SOFT = 2.0  # seconds that a task in hand has in the test of one that takes longer
@@ -63,14 +67,20 @@ class Site:
         self.board, self.work = board, Work(board)
         self.work.waiting()  # of earlier tests
         names = [f"feed{number}" for number in range(FEEDS)] + [f"bulk{number}" for number in range(BULKS)]
+        self.starts: Counter[str] = Counter()
         self.workers = {name: self._worker(name) for name in names}
         others = [stack.enter_context(Board(board.folder, board.env)) for _ in range(SERVERS - 1)]
         self.servers = {each: each.uvicorn() for each in (board, *others)}
         self.proxy = stack.enter_context(Proxy(*self.servers))
-        for worker in self.workers.values():
-            worker.wait_for("ready.")
+        self.wait_for_workers()
+
+    def wait_for_workers(self) -> None:
+        for name, worker in self.workers.items():
+            # All starts of one name have one log.
+            wait_until(lambda log=worker.log, name=name: log.read_text().count("ready.") >= self.starts[name], 60)
 
     def _worker(self, name: str):
+        self.starts[name] += 1
         return self.work.worker(name, "-Q", name[:4], "-c", "1")
 
     def restart_in_turn(self) -> list[float]:
@@ -79,17 +89,16 @@ class Site:
         for board in self.servers:
             seconds.append(stop(self.servers[board], next(signals)))
             self.servers[board] = board.uvicorn()
-        for name, worker in self.workers.items():
-            in_hand = [self.work.send("work", 1.0) for _ in range(BULKS)]
+        for name in self.workers:
+            self.wait_for_workers()
+            in_hand = [self.work.send("work", 1.0) for _ in range(BULKS)] if name.startswith("bulk") else []
             for number in in_hand:
                 self.work.wait_for("begun", number)
-            starts = worker.log.read_text().count("ready.")
-            seconds.append(stop(worker, next(signals)))
+            seconds.append(stop(self.workers[name], next(signals)))
             self.workers[name] = self._worker(name)
             for number in in_hand:
                 self.work.wait_for("done", number)
                 assert self.work.times(number) == (1, 1)
-            wait_until(lambda name=name, starts=starts: self.workers[name].log.read_text().count("ready.") > starts, 60)
         return seconds
 
 
@@ -100,8 +109,8 @@ def test_p22_a_whole_board_is_restarted_in_turn_and_nobody_misses_anything(tmp_p
         crowd, forgetful = stack.enter_context(Crowd()), stack.enter_context(Crowd())
         publisher = Publisher(board, RATE).begun()
         ask(site.proxy)  # the first answer takes longer
-        crowd.open(40, site.proxy, persistent=True)
-        forgetful.open(10, site.proxy, persistent=True, resume=False)
+        crowd.open(SUBSCRIBERS, site.proxy, persistent=True)
+        forgetful.open(FORGETFUL, site.proxy, persistent=True, resume=False)
         with Asking(site.proxy) as asking:
             seconds = [second for _ in range(ROUNDS) for second in site.restart_in_turn()]
             wait_until(lambda: next_sequence(board) == KILLMAILS + 1, 60)
@@ -161,3 +170,18 @@ def test_p23_a_worker_that_is_asked_twice_ends_at_once(tmp_path: Path, signum: i
         worker.popen.send_signal(signum)
         assert worker.popen.wait(25) == 1
         assert given_back(work) == [("work", back)]
+
+
+def test_p23_a_worker_without_work_ends_with_0_also_while_rabbitmq_is_frozen(tmp_path: Path) -> None:
+    """It says goodbye to a broker that does not answer, and leaves when its time is over."""
+    with contextlib.closing(RabbitMQ()) as broker:
+        broker.launch()
+        broker.wait_until_ready()
+        with new_board(tmp_path, "frozen", SOFT=str(SOFT), RABBITMQ_URL=broker.url) as board:
+            worker = Work(board).worker("worker", "-Q", "bulk", "-c", "1")
+            worker.wait_for("ready.")
+            broker.pause()
+            try:
+                stop(worker)
+            finally:
+                broker.resume()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.crowd import LONG, Crowd, Publisher, ask, head_of, lengthen, new_board
-from tests.e2e.processes import Board
+from tests.e2e.crowd import LONG, Crowd, Publisher, ask, head_of, lengthen
+from tests.e2e.processes import Board, new_board
 from tests.e2e.sockets import first_answer, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services]

@@ -31,7 +31,7 @@ def test_server_knows_the_places_of_what_was_stored_before_it_started(services_b
     with RecordingServer(load_recording(), rate=0) as feed:
         feed.publish(load_recording()[0])
         services_board.env["R2Z2_URL"] = feed.url
-        services_board.worker("only", "-Q", "feed,bulk", "-c", "1").wait_for("Sequence 1: killmail")
+        services_board.worker("only", "-Q", "feed,publish,esi,bulk", "-c", "1").wait_for("Sequence 1: killmail")
         assert rows(services_board, "SELECT region_id FROM killmails_killmail") == [(None,)]
         services_board.uvicorn()
         ((region, band),) = rows(services_board, "SELECT region_id, security_band FROM killmails_killmail")
@@ -48,10 +48,10 @@ def test_a_worker_killed_in_the_middle_loses_nothing_and_doubles_nothing(service
         services_board.uvicorn()
         clients = subscribers(services_board, count)
         services_board.env["WORKER_ID"] = "1"
-        first = services_board.worker("first", "-Q", "feed,bulk", "-c", "1")
+        first = services_board.worker("first", "-Q", "feed,publish,esi,bulk", "-c", "1")
         first.wait_for("Sequence 1: killmail")
         services_board.env["WORKER_ID"] = "2"
-        second = services_board.worker("second", "-Q", "feed,bulk", "-c", "1")
+        second = services_board.worker("second", "-Q", "feed,publish,esi,bulk", "-c", "1")
         second.wait_for("Standing by: worker 1 at ")
         for killmail in killmails[1:]:
             feed.publish(killmail)

@@ -1,6 +1,6 @@
 """`python -m tests.services.run`: pytest with the three real services, and again the embedded way.
 
-Without a path there are three lanes side by side, each with services of its own: most tests wait more than they work.
+Without a path there are four lanes side by side, each with services of its own: most tests wait more than they work.
 """
 
 import argparse
@@ -20,17 +20,26 @@ from tests.services.guard import Guard, kill_tree
 from tests.services.service import Service, ServiceError
 
 ROOT = Path(__file__).resolve().parents[2]
-BOARDS = "tests/e2e"
+BOARDS, DOMAIN = "tests/e2e", "tests/killmails"
+EMBEDDED_LANE, OTHERS_LANE = 1, 3  # the first half of the boards is the shorter one
+LANES = {1: "whole boards (1 of 2), and the embedded way", 2: "whole boards (2 of 2)", 3: "all but the domain"}
+# Boards in the lane of the domain, which has room for them.
+WITH_DOMAIN = [f"{BOARDS}/test_{name}.py" for name in ("deploy", "log_lines", "names")]
 # What knows the database or the channel layer; of `realtime`, most tests have a log in memory.
 EMBEDDED = [
     *("tests/killmails", "tests/health"),
-    *("tests/realtime/test_doorbell.py", "tests/realtime/test_board_socket.py", "tests/realtime/test_consumer.py"),
+    *("tests/realtime/test_doorbell.py", "tests/realtime/test_board_socket.py"),
 ]
 # These know neither: once is enough.
 SERVE_BOTH_WAYS = [
     *("tests/killmails/test_http.py", "tests/killmails/test_recording_server.py", "tests/killmails/test_zkillboard.py"),
     *("tests/killmails/test_recording.py", "tests/killmails/test_records.py", "tests/killmails/test_strict_json.py"),
-    "tests/killmails/test_admin_escaping.py",
+    *("tests/killmails/test_admin_escaping.py", "tests/killmails/test_esi.py", "tests/killmails/test_fake_esi.py"),
+    *("tests/killmails/test_values.py", "tests/killmails/test_fitting.py"),
+    # Pages and rights: whatever database is below them.
+    *("tests/killmails/test_admin_quarantine.py", "tests/killmails/test_admin_rights.py"),
+    *("tests/killmails/test_sso.py", "tests/killmails/test_fake_sso.py", "tests/killmails/test_esi_recent.py"),
+    "tests/killmails/test_fake_world.py",
 ]
 NOTHING_COLLECTED = 5
 STOP_SECONDS = 20
@@ -51,16 +60,19 @@ def main(arguments: list[str]) -> int:
     for signum in SIGNALS:
         signal.signal(signum, _interrupt)
     try:
+        if options.lane == OTHERS_LANE:
+            return _run_with_services(options, [*pytest_arguments, f"--ignore={BOARDS}", f"--ignore={DOMAIN}"])
         if options.lane:
             code = _run_with_services(options, [*pytest_arguments, *_boards(options.lane)])
-            return code if options.lane == 1 else _worst([code, _run_embedded(options, pytest_arguments)])
+            return code if options.lane != EMBEDDED_LANE else _worst([code, _run_embedded(options, pytest_arguments)])
         if _names_a_path(pytest_arguments):
             return _run_with_services(options, pytest_arguments)
         if options.long:  # one after the other: its tests compare times
             return _worst([_run_with_services(options, pytest_arguments), _run_embedded(options, pytest_arguments)])
-        with _lane(1, arguments) as finish_first, _lane(2, arguments) as finish_second:
-            code = _run_with_services(options, [*pytest_arguments, f"--ignore={BOARDS}"])
-            return _worst([code, finish_first(), finish_second()])
+        with contextlib.ExitStack() as stack:
+            lanes = [stack.enter_context(_lane(number, arguments)) for number in LANES]
+            code = _run_with_services(options, [*pytest_arguments, DOMAIN, *WITH_DOMAIN])
+            return _worst([code, *(finish() for finish in lanes)])
     except Interrupted as interrupted:
         return 128 + interrupted.signum
     except ServiceError as error:
@@ -83,13 +95,13 @@ def _worst(codes: list[int]) -> int:
 
 def _boards(lane: int) -> list[str]:
     """Every second file of the boards' tests: about half of their time."""
-    files = sorted((ROOT / BOARDS).glob("test_*.py"))
-    return [str(file.relative_to(ROOT)) for file in files[lane - 1 :: 2]]
+    files = [str(file.relative_to(ROOT)) for file in sorted((ROOT / BOARDS).glob("test_*.py"))]
+    return [file for file in files if file not in WITH_DOMAIN][lane - 1 :: 2]
 
 
 @contextlib.contextmanager
 def _lane(number: int, arguments: list[str]) -> Iterator[Callable[[], int]]:
-    """Another one of us with half of the boards, the second with the embedded way, too.
+    """Another one of us, with the tests of this lane.
 
     What it prints comes when `finish` is called.
     """
@@ -102,8 +114,7 @@ def _lane(number: int, arguments: list[str]) -> Iterator[Callable[[], int]]:
 
         def finish() -> int:
             code = process.wait()
-            more = "" if number == 1 else ", and the embedded way"
-            print(f"\n./test: meanwhile, whole boards ({number} of 2){more}\n", flush=True)
+            print(f"\n./test: meanwhile, {LANES[number]}\n", flush=True)
             sys.stdout.write(log.read_text(errors="replace"))
             sys.stdout.flush()
             return _exit_code(code)
@@ -190,6 +201,8 @@ def _environment(options: argparse.Namespace, folder: Path) -> dict[str, str]:
         "FEED": "off",
         "CONTACT": "tests@example.com",
         "DATA_DIR": str(folder),
+        # Hundreds of processes are started: they compile our modules once.
+        "PYTHONDONTWRITEBYTECODE": "",
     } | ({"LONG": "1"} if options.long else {})
 
 
