@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from tests.services import PostgreSQL, RabbitMQ, Redis
+from tests.services.again import Failures, once_more
 from tests.services.guard import Guard, kill_tree
 from tests.services.service import Service, ServiceError
 
@@ -69,10 +70,7 @@ def main(arguments: list[str]) -> int:
             return _run_with_services(options, pytest_arguments)
         if options.long:  # one after the other: its tests compare times
             return _worst([_run_with_services(options, pytest_arguments), _run_embedded(options, pytest_arguments)])
-        with contextlib.ExitStack() as stack:
-            lanes = [stack.enter_context(_lane(number, arguments)) for number in LANES]
-            code = _run_with_services(options, [*pytest_arguments, DOMAIN, *WITH_DOMAIN])
-            return _worst([code, *(finish() for finish in lanes)])
+        return _run_lanes(options, arguments, pytest_arguments)
     except Interrupted as interrupted:
         return 128 + interrupted.signum
     except ServiceError as error:
@@ -80,10 +78,23 @@ def main(arguments: list[str]) -> int:
         return 1
 
 
+def _run_lanes(options: argparse.Namespace, arguments: list[str], pytest_arguments: list[str]) -> int:
+    with _guarded_folder() as (folder, _), contextlib.ExitStack() as stack:
+        options.failures = str(folder)
+        lanes = [stack.enter_context(_lane(number, [f"--failures={folder}", *arguments])) for number in LANES]
+        code = _run_with_services(options, [*pytest_arguments, DOMAIN, *WITH_DOMAIN])
+        code = _worst([code, *(finish() for finish in lanes)])
+        failures = Failures(folder)
+        options.failures = None
+        ways = {"services": _run_with_services, "embedded": _run_embedded}
+        return once_more(code, {way: failures.of(way) for way in ways}, lambda way, tests: ways[way](options, tests))
+
+
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="./test", allow_abbrev=False, epilog="All else is given to pytest.")
     parser.add_argument("--long", action="store_true", help="run the tests that take minutes, too (LONG=1)")
     parser.add_argument("--lane", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--failures", metavar="FOLDER", help=argparse.SUPPRESS)
     parser.add_argument("-m", dest="mark", metavar="MARKEXPR", help="as in pytest")
     return parser.parse_known_args(arguments)
 
@@ -152,26 +163,24 @@ def _run_with_services(options: argparse.Namespace, arguments: list[str]) -> int
             "USE_REDIS_PUBSUB": "true",
         }
         mark = ["-m", options.mark] if options.mark else []
-        return _run_pytest(options, addresses, [*mark, *arguments])
+        return _run_pytest(options, "services", addresses, [*mark, *arguments])
 
 
 def _run_embedded(options: argparse.Namespace, arguments: list[str]) -> int:
-    folders = [folder for folder in EMBEDDED if (ROOT / folder).exists()]
-    if not folders:
-        return 0
     print("\n./test: once more without the services: SQLite, and all in one process", flush=True)
     # Empty, not absent: a .env file of the developer must not bring them back.
     nothing = {"DATABASE_URL": "", "REDIS_URL": "", "RABBITMQ_URL": "", "USE_REDIS_PUBSUB": "false", "DEBUG": "true"}
-    ignored = [f"--ignore={path}" for path in SERVE_BOTH_WAYS]
+    paths = [] if _names_a_path(arguments) else [*(f"--ignore={path}" for path in SERVE_BOTH_WAYS), *EMBEDDED]
     mark = f"({options.mark}) and not services" if options.mark else "not services"
-    return _run_pytest(options, nothing, [*arguments, "-m", mark, *ignored, *folders])
+    return _run_pytest(options, "embedded", nothing, [*arguments, "-m", mark, *paths])
 
 
-def _run_pytest(options: argparse.Namespace, addresses: dict[str, str], arguments: list[str]) -> int:
+def _run_pytest(options: argparse.Namespace, way: str, addresses: dict[str, str], arguments: list[str]) -> int:
     """Run pytest in a session of its own, so that one Ctrl-C reaches it once: from us."""
+    cache = ["-o", f"cache_dir={Failures(Path(options.failures)).cache(way)}"] if options.failures else []
     with _guarded_folder() as (folder, guard):
         process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *arguments],
+            [sys.executable, "-m", "pytest", *cache, *arguments],
             cwd=ROOT,
             env=os.environ | _environment(options, folder) | addresses,
             start_new_session=True,
