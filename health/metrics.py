@@ -135,6 +135,6 @@ SINGLE = [
 ]
 # Name, what a worker calls it among its facts, label, description.
 COUNTED = [
-    ("upstream_requests", "upstream", "answer", "Questions to zKillboard, by what was answered."),
-    ("killmails_stored", "stored", "outcome", "Killmails that the feed brought, by what became of them."),
+    ("upstream_requests", "upstream", "answer", "Questions of the feed to zKillboard, by what was answered."),
+    ("killmails_stored", "stored", "outcome", "Killmails that a worker and its pool were given, by what became of it."),
 ]

@@ -38,14 +38,14 @@ class RegistryStep(StartStopStep):
 
 
 def _facts() -> dict[str, Any]:
-    """What the feed of this process has done, and what all workers together have of ESI's, for /metrics."""
+    """For /metrics: what the feed here has done, what it and the pool have stored, what all workers have of ESI's."""
     from killmails.ingest.esi import esi
     from killmails.ingest.store import outcomes
     from killmails.upstream.http import answers
 
     client = esi()
     shared = client.budget.told() if client else {}
-    return {"upstream": dict(answers["zkillboard"]), "stored": dict(outcomes), "esi": shared}
+    return {"upstream": dict(answers["zkillboard"]), "stored": outcomes.told(), "esi": shared}
 
 
 def register_beat() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 
@@ -10,6 +9,7 @@ from django.db import IntegrityError, transaction
 
 from killmails import events
 from killmails.columns import attackers_of, columns_of
+from killmails.ingest.counts import SharedCounts
 from killmails.ingest.unnamed import note_unnamed
 from killmails.models import (
     Alliance,
@@ -43,7 +43,7 @@ class Stored(StrEnum):
     KNOWN = "known"
 
 
-outcomes: Counter[str] = Counter()  # of this process
+outcomes = SharedCounts(Stored)  # of this process, and of those that it forks
 
 
 def store_killmail(record: KillmailRecord, claim: Callable[[], None] | None = None) -> Stored:
@@ -70,7 +70,7 @@ def store_killmail(record: KillmailRecord, claim: Callable[[], None] | None = No
         if stored is not Stored.KNOWN:
             kind = events.ADDED if stored is Stored.ADDED else events.UPDATED
             position = events.append(kind, record.killmail_id)
-    outcomes[stored] += 1
+    outcomes.add(stored)
     if position is not None:
         doorbell.ring(position)
     return stored

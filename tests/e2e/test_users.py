@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+import requests
 
 from killboard.queues import DELIVERIES
 from killmails.fake_eve import Application, FakeEsi
@@ -230,6 +231,15 @@ def test_p24_workers_whose_clocks_are_wrong_do_what_is_due_and_nothing_twice(par
     made = {pilot: count - before.get(pilot, 0) for pilot, count in party.fake.sso.refreshes.items()}
     assert made == {FIRST_PILOT + number: 1 for number in range(PILOTS)}
     assert party.fake.violations == []
+    wait_until(lambda: _counted(party) == len(party.rows(public, first)))
+
+
+def _counted(party: Party) -> int:
+    """What the workers that live say that they have stored: their pools have, and not the processes that say so."""
+    names = [f" {worker.log.stem}@" for worker in party.workers]
+    told = requests.get(f"{party.board.url}/health", timeout=10).json()["parts"]["workers"]["workers"]
+    mine = [one["counted"].get("stored", {}) for one in told if any(name in one["name"] for name in names)]
+    return sum(stored.get("added", 0) for stored in mine)
 
 
 def test_no_token_is_in_a_dump_of_anything(party: Party) -> None:

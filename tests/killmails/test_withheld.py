@@ -167,12 +167,12 @@ def test_what_two_have_brought_stays_for_the_other(eve):
 
 def test_it_is_counted_as_stored_when_it_is_published(eve, people):
     """What /metrics and /health tell of killmails is counted where they are stored."""
-    stored = dict(store.outcomes)
+    stored = store.outcomes.told()
     killmails_come(eve)
-    assert dict(store.outcomes) == stored
+    assert store.outcomes.told() == stored
     accounts.set_publication(eve.row(VICTIM).user_id, True, 0)
     publish_due()
-    assert store.outcomes["added"] == stored.get("added", 0) + 3
+    assert store.outcomes.told()["added"] == stored.get("added", 0) + 3
 
 
 def test_its_owner_sees_it_as_it_would_be_published(eve, people):
