@@ -13,7 +13,7 @@ from typing import Any
 import redis
 from django.conf import settings
 
-from health.same_redis import Unasked, strangers
+from health.same_redis import Unasked, elsewhere, strangers
 from realtime.canary import Flight, send_canary
 
 STEP_LIMIT = 2.0  # seconds for each step of a test
@@ -134,7 +134,8 @@ def _fly(flight: Flight) -> None:
 
 def _test_canary(flight: Flight) -> tuple[str, list[str]]:
     if not flight.answers:
-        raise Failed("no server answered: is one running, and with this REDIS_URL?")
+        # It may be this process that is on another Redis than all others: the database knows where they are.
+        raise Failed("no server answered: is one running, and with this REDIS_URL?", *elsewhere())
     servers = "server" if len(flight.answers) == 1 else "servers"
     details = [f"server {process} in {_ms(seconds)}" for process, seconds in sorted(flight.answers.items())]
     return f"{len(flight.answers)} {servers} answered", details

@@ -51,6 +51,15 @@ def strangers(answered: Callable[[], Iterable[str]], ask_again: Callable[[], Non
     return len(rows), [line for _, line in sorted(faults.items())]
 
 
+def elsewhere() -> list[str]:
+    """A line for each living process that is not here, for who hears no server at all; what one look tells, or none."""
+    try:
+        rows, _ = _ask_for_processes()
+        return [line for _, line in sorted(_faults(rows, answered=()).items())]
+    except Unasked:
+        return []
+
+
 def _faults(rows: list[Process], answered: Iterable[str]) -> Faults:
     own = redis.identity()
     if not own:

@@ -19,6 +19,7 @@ from tests.services import Redis
 from tests.services.service import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services]
+NOBODY = "no server answered: is one running, and with this REDIS_URL?"
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +65,17 @@ def test_worker_on_another_redis_is_named_and_one_on_the_same_is_not(board: Boar
         with worker(board, "stray", WORKER_ID="2", REDIS_URL=other.url) as stray:
             wait_until(lambda: kinds(board) == ["server", "worker", "worker"], seconds=60)
             code, lines = diagnose(board)
+            seen_from_there = diagnose(board, REDIS_URL=other.url)
             pid = stray.popen.pid
         assert (code, lines[4][:2], lines[-2][:2]) == (1, "✔ ", "✘ ")
         assert lines[-2].endswith("1 of 3 living processes of the board are not where this one is:")
         assert "stray@" in lines[-1]
         assert f"WORKER_ID 2 (pid {pid} on {os.uname().nodename}) is on another Redis" in lines[-1]
+        code, lines = seen_from_there
+        assert (code, lines[4]) == (1, f"✘ 5 Canary                 {NOBODY}")
+        assert [line.split()[0] for line in lines[5:]] == ["server", "worker"]
+        assert all("is on another Redis" in line for line in lines[5:])
+        assert "good@" in lines[6]
         wait_until(lambda: kinds(board) == ["server", "worker"])
         code, lines = diagnose(board)
         assert (code, lines[-1]) == (0, "All of it works."), lines

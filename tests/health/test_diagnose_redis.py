@@ -23,6 +23,7 @@ from tests.services.service import free_port
 
 PASSWORD = "Ge%40heim"
 ELSEWHERE = "is on another Redis or database: set its REDIS_URL to that of this process,"
+NOBODY = "no server answered: is one running, and with this REDIS_URL?"
 AWAY = "cannot reach its Redis: compare its REDIS_URL with that of this process"
 
 
@@ -198,9 +199,19 @@ def test_user_without_the_channels_is_found(redis, capsys, rules, number):
 
 
 @pytest.mark.services
-def test_no_server(redis, capsys):
+def test_no_server(redis, transactional_db, capsys):
     with configured(redis.url):
-        assert failed_test(capsys)[:2] == (5, "no server answered: is one running, and with this REDIS_URL?")
+        assert failed_test(capsys) == (5, NOBODY, [])
+
+
+@pytest.mark.services
+def test_who_asks_at_another_redis_than_the_server_is_told_where_that_is_not(redis, transactional_db, capsys):
+    with configured(redis.url):
+        enter("server", "s1:76:aa", redis="0123456789abcdef")
+        enter("worker", "w1:77:aa")
+        number, text, details = failed_test(capsys)
+    assert (number, text) == (5, NOBODY)
+    assert details == [f"server s1 (pid 76 on s1) {ELSEWHERE} {redis.url}, and restart it."]
 
 
 @pytest.mark.services
