@@ -130,16 +130,24 @@ def test_check_shows_what_processes_refuse_and_commands_work(tmp_path: Path) -> 
     assert manage(tmp_path, "migrate", "-v", "0").stderr == ""
 
 
+PROGRAMS = {
+    "server": ["uvicorn", "killboard.asgi:application", "--port", "0"],
+    "worker": ["celery", "-A", "killboard", "worker"],
+    "beat": ["celery", "-A", "killboard", "beat"],
+}
+
+
 @pytest.mark.services
-@pytest.mark.parametrize("program", ["worker", "beat"])
-def test_celery_processes_say_at_their_start_what_the_doorbell_goes_through(
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_each_process_says_at_its_start_what_the_doorbell_goes_through(
     transactional_db: None, tmp_path: Path, program: str
 ) -> None:
     from django.db import connection
 
     server, _, _ = os.environ["DATABASE_URL"].rpartition("/")
     environment = os.environ | {"DATABASE_URL": f"{server}/{connection.settings_dict['NAME']}", "LOG_LEVEL": "info"}
-    command = [str(Path(sys.executable).parent / "celery"), "-A", "killboard", program]
+    binary, *arguments = PROGRAMS[program]
+    command = [str(Path(sys.executable).parent / binary), *arguments]
     with (tmp_path / "log").open("w+") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         deadline = time.monotonic() + 60

@@ -4,6 +4,7 @@ import http.client
 import json
 import random
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -89,6 +90,21 @@ def test_address_that_asks_too_often_is_429_whatever_it_writes_before_what_our_p
     assert "in 10 s; try again later" in _refused(response, 429)
     assert response["Retry-After"] == "10"
     assert post({"query": QUERY}, x_forwarded_for="192.0.2.2").status_code == 200
+
+
+def test_t9_a_thousand_tokens_and_addresses_that_one_client_invents_are_one_client(post, monkeypatch, settings):
+    """Where the count is kept is this process itself: no Redis can be away."""
+    settings.TRUSTED_PROXIES = 1
+    monkeypatch.setattr(views, "rates", Rates(200, 3600.0))
+    statuses = Counter(
+        post(
+            {"query": QUERY},
+            x_forwarded_for=f"10.9.{number // 250}.{number % 250}, 192.0.2.1",
+            authorization=f"Bearer {number}",
+        ).status_code
+        for number in range(1000)
+    )
+    assert statuses == {401: 200, 429: 800}  # none of the tokens is one
 
 
 def test_who_believes_the_first_address_limits_nobody(post, thrice, monkeypatch):

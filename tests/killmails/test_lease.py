@@ -68,6 +68,18 @@ def test_fence_grows_with_each_new_holder_only():
     assert fences == [1, 1, 2, 2, 2, 2, 3]
 
 
+def test_a2_worker_that_stands_by_says_once_who_follows_the_feed_and_since_when(fake, caplog):
+    feed_at(5, fake.url, "first").step()
+    since = cursor().lease_since
+    caplog.clear()
+    caplog.set_level("INFO")
+    second = feed_at(5, fake.url, "second")
+    assert [second.step() for _ in range(3)] == [STANDBY] * 3
+    (line,) = [record.getMessage() for record in caplog.records if "Standing by" in record.getMessage()]
+    assert line == f"Standing by: first since {since:%Y-%m-%d %H:%M:%S} UTC follows the feed."
+    assert fake.asked == ["5"]
+
+
 def test_worker_without_the_lease_asks_nothing_and_takes_over_after_a_crash(fake):
     for sequence in (5, 6):
         fake.put(sequence, raw_package(sequence))
