@@ -315,6 +315,11 @@ def wait_until(condition: Callable[[], Any], process: "subprocess.Popen[str]") -
         time.sleep(0.05)
 
 
+def test_every_command_of_ours_has_its_line_in_the_table_for_operators() -> None:
+    table = re.findall(r"^\| `(\w+)", (ROOT / "docs/operations.md").read_text(), re.MULTILINE)
+    assert set(OURS) - {"runserver"} <= set(table)  # that one is Django's, for developers
+
+
 def test_a6_every_command_says_that_tables_are_missing(start: Started) -> None:
     commands = [*(name for name in OURS if name not in WITHOUT_TABLES), "createsuperuser"]
     assert {"new_epoch", "runserver"} <= set(commands)

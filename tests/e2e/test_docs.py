@@ -133,6 +133,14 @@ def test_every_command_in_the_documents_is_known_here() -> None:
     assert [line for line in known if line not in commands() and "createsuperuser" not in line] == []
 
 
+def test_a_command_that_is_run_elsewhere_is_named_there() -> None:
+    for command, place in ELSEWHERE.items():
+        name = re.search(r"(?:manage\.py |-m )(\S+)|^(pg_\w+)", command)
+        for file in re.findall(r"tests/\S+\.py", place):
+            text = (ROOT / file).read_text()
+            assert name is None or (name[1] or name[2]) in text, f"{command}: {file}"
+
+
 def test_a_block_without_a_language_holds_no_command() -> None:
     for document in DOCUMENTS:
         for language, text in blocks(document):

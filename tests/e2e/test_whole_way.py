@@ -6,8 +6,10 @@ import psycopg
 import pytest
 
 from killmails.recording.server import RecordingServer, load_recording
+from tests.e2e.faulty_work import Work
 from tests.e2e.processes import Board
 from tests.e2e.subscribers import GqlSubscriber, NodeSubscriber, node_is_here
+from tests.services.guard import process_tree
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services]
 
@@ -105,3 +107,24 @@ def test_a_stopped_worker_leaves_the_feed_to_the_next_at_once(services_board: Bo
         feed.publish(killmails[1])
         second.wait_for("Sequence 2: killmail", seconds=10)
         assert feed.violations == 0
+
+
+def test_a_worker_that_stands_by_for_the_feed_is_a_full_partner_for_tasks(services_board: Board) -> None:
+    work = Work(services_board)
+    work.waiting()  # of earlier tests
+    with RecordingServer(load_recording()[:1], rate=0) as feed:
+        services_board.env["R2Z2_URL"] = feed.url
+        pools = []
+        for number, says in (("1", "follows the feed now"), ("2", "Standing by: worker 1 at ")):
+            services_board.env["WORKER_ID"] = number
+            worker = work.worker(f"partner{number}", "-Q", "feed,publish,esi,bulk", "-c", "1")
+            worker.wait_for(says), worker.wait_for("ready.")
+            pools.append(set(process_tree(worker.popen.pid)))
+        sent = [work.send("work", 0.5) for _ in range(6)]
+        for number in sent:
+            work.wait_for("done", number)
+        assert [work.times(number) for number in sent] == [(1, 1)] * 6
+        done = {pid for number in sent for pid in work.notes("done", number)}
+    assert [len(pool & done) for pool in pools] == [1, 1]
+    ((holder,),) = rows(services_board, "SELECT lease_holder FROM killmails_feedcursor")
+    assert holder.startswith("worker 1 at ")
