@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -44,8 +45,12 @@ class Checks:
         return await _ask(self._probes)
 
     async def ready(self) -> Parts:
-        """What a server needs to be of use to its clients."""
-        return await _ask(self._probes[:2])
+        """What a server needs to be of use to clients: without Redis it answers queries, and events come by the log.
+
+        A proxy that took all servers out while Redis is away would make an outage of a delay.
+        """
+        parts = await _ask(self._probes[:2])
+        return parts | {"redis": replace(parts["redis"], needed=False)}
 
 
 async def _ask(probes: list[Probe]) -> Parts:
