@@ -127,7 +127,7 @@ def load(
     references += _load_attackers(killmails, asked)
     if bodies is None:
         bodies = _read_bodies(killmails) if asked & BODY_FIELDS else {}
-    items = {id_: esi["victim"].get("items", []) for id_, esi in bodies.items()}
+    items = {id_: esi["victim"].get("items") or [] for id_, esi in bodies.items()}
     entities = _entities(_wanted(references, items.values()), static or StaticRows())
     for key, rows in references:
         _follow(key, rows, entities[key.related_model])

@@ -111,7 +111,7 @@ class Killmail(models.Model):
     @property
     def items(self) -> list[dict[str, Any]]:
         """What the victim carried, in ESI's shape: `item_type_id flag quantity_* singleton [items]`."""
-        return self.package.esi()["victim"].get("items", [])
+        return self.package.esi()["victim"].get("items") or []
 
 
 class UnfilledKillmail(models.Model):

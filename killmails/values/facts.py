@@ -39,6 +39,11 @@ class Facts(dict[int, TypeFacts]):
 Esi = Mapping[str, Any]  # a killmail in ESI's shape
 
 
+def id_of(holder: Mapping[str, Any], key: str) -> int:
+    """0 where there is none. ESI leaves such keys out; null is stored as the same, and has to be read as the same."""
+    return holder.get(key) or 0
+
+
 def final_blow(esi: Esi) -> Mapping[str, Any]:
     """Nothing where a killmail has none."""
     return next((attacker for attacker in esi["attackers"] if attacker["final_blow"]), {})

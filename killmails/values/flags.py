@@ -11,17 +11,18 @@ from killmails.values.facts import (
     Esi,
     Facts,
     final_blow,
+    id_of,
 )
 
 
 def is_npc(esi: Esi) -> bool:
     """No player had a part in it: none lost something, or none attacked."""
     victim = esi["victim"]
-    if not victim.get("character_id") and 1 < victim.get("corporation_id", 0) < LARGEST_NPC_CORPORATION:
+    if not victim.get("character_id") and 1 < id_of(victim, "corporation_id") < LARGEST_NPC_CORPORATION:
         return True
     return not any(
-        attacker.get("character_id", 0) > LARGEST_NPC_CHARACTER
-        or attacker.get("corporation_id", 0) > LARGEST_NPC_CORPORATION
+        id_of(attacker, "character_id") > LARGEST_NPC_CHARACTER
+        or id_of(attacker, "corporation_id") > LARGEST_NPC_CORPORATION
         for attacker in esi["attackers"]
     )
 
@@ -31,14 +32,14 @@ def is_solo(esi: Esi, facts: Facts) -> bool:
     ship = facts[esi["victim"]["ship_type_id"]]
     if is_npc(esi) or ship.category_id != SHIP or ship.group_id in (CAPSULE, SHUTTLE, ROOKIE_SHIP):
         return False
-    if any(facts[attacker.get("ship_type_id", 0)].category_id == STRUCTURE for attacker in esi["attackers"]):
+    if any(facts[id_of(attacker, "ship_type_id")].category_id == STRUCTURE for attacker in esi["attackers"]):
         return False
-    return sum(attacker.get("character_id", 0) > LARGEST_NPC_CHARACTER for attacker in esi["attackers"]) == 1
+    return sum(id_of(attacker, "character_id") > LARGEST_NPC_CHARACTER for attacker in esi["attackers"]) == 1
 
 
 def is_awox(esi: Esi, facts: Facts) -> bool:
     """The final blow is of the victim's own corporation."""
     if is_npc(esi) or facts[esi["victim"]["ship_type_id"]].group_id in (CAPSULE, ROOKIE_SHIP):
         return False
-    corporation_id = final_blow(esi).get("corporation_id", 0)
+    corporation_id = id_of(final_blow(esi), "corporation_id")
     return corporation_id > LARGEST_NPC_CORPORATION and corporation_id == esi["victim"].get("corporation_id")

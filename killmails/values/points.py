@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import floor
 from typing import Any
 
-from killmails.values.facts import CAPSULE, MODULE, STRUCTURE, Esi, Facts, items_of, quantity
+from killmails.values.facts import CAPSULE, MODULE, STRUCTURE, Esi, Facts, id_of, items_of, quantity
 from killmails.values.flags import is_npc
 
 STRATEGIC_CRUISER = 963
@@ -16,8 +16,8 @@ FITTED = {*range(11, 35), *range(125, 133)}  # flags of low, mid and high slots,
 def points(esi: Esi, facts: Facts) -> int:
     """At least 1; 1 for what NPCs did, and where a structure had a part."""
     attackers = esi["attackers"]
-    pilots = sum(attacker.get("character_id", 0) > 0 for attacker in attackers)
-    ships = [facts[attacker.get("ship_type_id", 0)] for attacker in attackers]
+    pilots = sum(id_of(attacker, "character_id") > 0 for attacker in attackers)
+    ships = [facts[id_of(attacker, "ship_type_id")] for attacker in attackers]
     if is_npc(esi) or not pilots or any(ship.category_id == STRUCTURE for ship in ships):
         return 1
     ship_type_id = esi["victim"]["ship_type_id"]
@@ -25,7 +25,7 @@ def points(esi: Esi, facts: Facts) -> int:
     danger = sum(_danger(item, facts) for item in items_of(esi) if _is_fitted(item, esi["killmail_id"], facts))
     result = (base + danger) * max(0.01, min(1.0, danger / 4))
     result /= max(1.0, pilots * max(1.0, pilots / 2))
-    size = sum(5 ** _attacker_size(attacker.get("ship_type_id", 0), ship_type_id, facts) for attacker in attackers)
+    size = sum(5 ** _attacker_size(id_of(attacker, "ship_type_id"), ship_type_id, facts) for attacker in attackers)
     average = max(1.0, size / pilots)
     return max(1, floor(result * min(1.2, max(0.5, base / average))))
 

@@ -239,6 +239,15 @@ def test_what_nothing_is_known_of_is_not_guessed():
     assert (killmail.is_npc, killmail.is_solo, killmail.is_awox) == (False, None, None)
 
 
+def test_killmail_with_nulls_is_stored_and_read(universe):
+    nulls = {"character_id": None, "corporation_id": None, "alliance_id": None, "faction_id": None}
+    shooter = attacker(final_blow=True, ship_type_id=None, weapon_type_id=None, **nulls)
+    killmail = store(1, victim=esi_body(1)["victim"] | nulls | {"items": None}, attackers=[shooter])
+    assert (killmail.is_npc, killmail.points) == (True, 1)
+    (read,) = ask("{ killmails(first: 1) { nodes { items { flag } fitting { dna } valueBasis { isNpc } } } }")
+    assert read == {"items": [], "fitting": {"dna": "587::"}, "valueBasis": {"isNpc": True}}
+
+
 def test_killmails_are_revalued_when_prices_come_and_subscribers_are_told_once(universe, tmp_path, capsys):
     before, kept = store(1).total_value, store(2, zkb={"npc": False, "totalValue": 7.0, "labels": []})
     file = tmp_path / "prices.csv"

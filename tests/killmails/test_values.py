@@ -3,7 +3,7 @@
 import json
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from random import Random
 from typing import Any
 
@@ -72,6 +72,21 @@ NPC_PILOT = attacker(character_id=3_500_000, corporation_id=1000125)
 )  # fmt: skip
 def test_flags_are_by_who_had_a_part_in_it(esi: dict[str, Any], npc: bool, solo: bool, awox: bool) -> None:
     assert (is_npc(esi), is_solo(esi, FACTS), is_awox(esi, FACTS)) == (npc, solo, awox)
+
+
+NOBODY = {"character_id": None, "corporation_id": None, "alliance_id": None, "faction_id": None}
+
+
+def test_null_is_as_good_as_left_out() -> None:
+    """A killmail with null where ESI leaves a key out is stored all the same, and may not stop anything."""
+    shooter = attacker(final_blow=True, weapon_type_id=None)
+    nulls = loss(attackers=[shooter | NOBODY | {"ship_type_id": None}, attacker()], **NOBODY, items=None)
+    absent = loss(attackers=[{key: shooter[key] for key in ("final_blow", "damage_done")}, attacker()])
+    absent["victim"] = {"ship_type_id": RIFTER}
+    for rule in (is_npc, partial(is_solo, facts=FACTS), partial(is_awox, facts=FACTS), partial(points, facts=FACTS)):
+        assert rule(nulls) == rule(absent)
+    assert labels(nulls, FACTS, JITA, None) == labels(absent, FACTS, JITA, None)
+    assert reckon(nulls, Prices(DAY, {}, {}, FACTS)) == reckon(absent, Prices(DAY, {}, {}, FACTS))
 
 
 @pytest.mark.parametrize(
