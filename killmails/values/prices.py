@@ -16,21 +16,35 @@ GANTRY, GANTRY_PARTS = 2233, {3962: 1, 2867: 8, 2871: 8, 2876: 8, 2872: 8}
 DEPTH = 8  # of things that are built from things that are built
 
 _BILLIONS = {
+    35: (45645,),
+    60: (45647, 47512, 47514),
+    70: (42243,),
     80: (2834, 3516, 11375),
-    100: (3518, 3514, 32788, 32790, 32209, 11942, 33673),
-    120: (35779, 42125, 42246),
-    150: (2836, 33675, 35781, 45530),
+    100: (3518, 32788, 32790, 32209, 11942, 33673),
+    120: (35779, 42125, 42246, 74141),
+    150: (2836, 33675, 35781, 45530, 48636, 60765, 74316, 78414),
     200: (33397, 42245, 45649),
-    230: (45531,),
-    500: (11940, 635, 11011, 25560),
-    650: (42241,),
-    750: (13202, 26840, 11936, 11938, 26842),
+    230: (45531, 48635, 60764, 77726),
+    250: (3514,),
+    500: (635, 11011, 25560, 33395),
+    650: (42126, 42241),
+    750: (13202, 11936, 11938, 26842),
     1000: (9860, 11019),
+    2500: (26840,),
+    3400: (11940,),
 }
+_ABUSED = (12478, 34556, 34557, 34558, 34559, 34560, 36902, 44264, 44265)
 # Things that are never, or hardly ever, sold on the market; and some whose market was abused.
 FIXED: dict[int, Decimal] = {
     **{type_id: Decimal(billions) * 10**9 for billions, type_ids in _BILLIONS.items() for type_id in type_ids},
-    **dict.fromkeys((12478, 34559, 44265), CENT),
+    **dict.fromkeys(_ABUSED, CENT),
+    55511: Decimal(30_000_000),
+}
+# Before a day they had another fixed price: Revenant, Molok, Gold Magnate (0.5 billion, as zKillboard has it).
+BEFORE: dict[int, tuple[date, Decimal]] = {
+    3514: (date(2023, 12, 1), Decimal(100) * 10**9),
+    42241: (date(2019, 7, 1), Decimal(350) * 10**9),
+    11940: (date(2020, 1, 25), Decimal(500_000_000)),
 }
 
 
@@ -104,7 +118,8 @@ class Prices:
         if facts.category_id == SKIN:
             return WORTHLESS
         if type_id in FIXED:
-            return UnitPrice(FIXED[type_id], Basis.FIXED)
+            until, earlier = BEFORE.get(type_id, (date.min, CENT))
+            return UnitPrice(earlier if self._day < until else FIXED[type_id], Basis.FIXED)
         if facts.group_id in GROUPS:
             return UnitPrice(GROUPS[facts.group_id], Basis.FIXED)
         if type_id == GANTRY:

@@ -17,7 +17,7 @@ from killmails.values.facts import MODULE, Facts, PlaceFacts, TypeFacts, items_o
 from killmails.values.flags import is_awox, is_npc, is_solo
 from killmails.values.labels import labels
 from killmails.values.points import attributes_are_known, points
-from killmails.values.prices import Basis, Prices, Recipe, price_day
+from killmails.values.prices import FIXED, Basis, Prices, Recipe, price_day
 from killmails.values.sums import FITTED, reckon
 from tests.builders import STATIC_DATA, attacker, esi_body, real_killmails, static_rows, without
 
@@ -209,6 +209,23 @@ def test_some_prices_are_fixed() -> None:
     assert price(19, days(5)) == ("0.01", Basis.WORTHLESS, None, 0)
     parts = {type_id: days(isk) for type_id, isk in ((3962, 1000), (2867, 1), (2871, 2), (2876, 3), (2872, 4))}
     assert price(2233, [], others=parts) == ("1080.00", Basis.PARTS, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("type_id", "day", "isk"),
+    [(3514, "2023-11-30", 100 * 10**9), (3514, "2023-12-01", 250 * 10**9), (42241, "2019-06-30", 350 * 10**9),
+     (42241, "2019-07-01", 650 * 10**9), (11940, "2020-01-24", 500_000_000), (11940, "2020-01-25", 3400 * 10**9),
+     (26840, "2010-01-01", 2500 * 10**9), (78414, "2026-11-20", 150 * 10**9), (34558, "2026-11-20", Decimal("0.01"))],
+)  # fmt: skip
+def test_fixed_prices_are_those_of_their_day(type_id: int, day: str, isk: Decimal) -> None:
+    found = Prices(date.fromisoformat(day), {type_id: days(5)}, {}, FACTS).of(type_id)
+    assert (found.isk, found.basis) == (isk, Basis.FIXED)
+
+
+def test_fixed_prices_are_some_sixty_and_of_things_that_exist() -> None:
+    assert 55 <= len(FIXED) <= 65
+    if STATIC_DATA.exists():
+        assert FIXED.keys() <= real_facts().keys()
 
 
 @pytest.mark.parametrize(
