@@ -115,7 +115,7 @@ def load(
 ) -> list[Killmail]:
     """The killmails, with what `fields` ask for: GraphQL's names, wherever they stand; `bodies` where they are known.
 
-    At most 6 queries, and 5 for `valueBasis`. Items come as `loaded_items`, the location as `loaded_location`, and so
+    At most 6 queries, and 6 for `valueBasis`. Items come as `loaded_items`, the location as `loaded_location`, and so
     on; ships always with their types. What is not asked for costs whoever reads it a query for each row.
     """
     asked = frozenset(fields) | FOR_FILTERS

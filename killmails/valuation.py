@@ -42,6 +42,11 @@ PLACES = """
 
 RECIPES = "SELECT product_id, quantity, materials FROM killmails_blueprint WHERE product_id IN ({marks})"
 
+# What no market knows; ESI tells it for today alone.
+AVERAGES = """
+    SELECT item_type_id, day, average FROM killmails_price
+    WHERE source = 'AVERAGE' AND item_type_id IN ({marks}) ORDER BY day"""
+
 # The newest days of each type up to a day, by the table's index.
 HISTORIES = {
     "postgresql": """
@@ -50,6 +55,7 @@ HISTORIES = {
             FROM jsonb_array_elements(%s::jsonb) AS one) AS asked
         CROSS JOIN LATERAL (SELECT day, average FROM killmails_price AS price
             WHERE price.item_type_id = asked.item_type_id AND price.day <= asked.day AND price.day >= asked.day - %s
+                AND price.source <> 'AVERAGE'
             ORDER BY price.day DESC LIMIT %s) AS known
         ORDER BY 1, 2, 3 DESC""",
     "sqlite": """
@@ -59,7 +65,7 @@ HISTORIES = {
             FROM (SELECT json_extract(value, '$[0]') AS item_type_id, json_extract(value, '$[1]') AS day
                 FROM json_each(%s)) AS asked
             JOIN killmails_price AS price ON price.item_type_id = asked.item_type_id AND price.day <= asked.day
-                AND price.day >= date(asked.day, '-' || %s || ' days'))
+                AND price.day >= date(asked.day, '-' || %s || ' days') AND price.source <> 'AVERAGE')
         WHERE number <= %s ORDER BY 1, 2, 3 DESC""",
 }
 
@@ -87,10 +93,12 @@ def valuate(killmails: Mapping[int, Esi], padding: Collection[int] = ()) -> dict
     facts = _read_facts(set().union(*wanted.values()))
     places = _read_places({esi["solar_system_id"] for esi in killmails.values()})
     histories = _read_histories({(type_id, days[id_]) for id_, types in priced.items() for type_id in types})
+    averages = _read_averages(set().union(*priced.values()))
     result = {}
     for id_, esi in killmails.items():
         known = {type_id: histories[type_id, days[id_]] for type_id in priced[id_] if (type_id, days[id_]) in histories}
-        sums = _believable(reckon(esi, Prices(days[id_], known, recipes, facts)), bool(known))
+        estimated = bool(averages.keys() & priced[id_])
+        sums = _believable(reckon(esi, Prices(days[id_], known, recipes, facts, averages)), bool(known) or estimated)
         place = places.get(esi["solar_system_id"], PlaceFacts())
         result[id_] = _valuation(esi, facts, place, sums, id_ in padding)
     return result
@@ -176,6 +184,13 @@ def _read_histories(pairs: Collection[tuple[int, date]]) -> dict[tuple[int, date
         for type_id, asked_day, day, average in cursor.fetchall():
             found.setdefault((type_id, _date(asked_day)), []).append((_date(day), Decimal(str(average))))
     return dict(found)
+
+
+def _read_averages(ids: Collection[int]) -> dict[int, list[tuple[date, Decimal]]]:
+    found: dict[int, list[tuple[date, Decimal]]] = {}
+    for type_id, day, average in _ask(AVERAGES, ids):
+        found.setdefault(type_id, []).append((_date(day), Decimal(str(average))))
+    return found
 
 
 def _date(value: date | str) -> date:

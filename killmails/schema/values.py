@@ -28,6 +28,7 @@ class PriceBasis(graphene.Enum):
 
     HISTORY = Basis.HISTORY.value
     DAY = Basis.DAY.value
+    AVERAGE = Basis.AVERAGE.value
     FIXED = Basis.FIXED.value
     BUILD = Basis.BUILD.value
     PARTS = Basis.PARTS.value
@@ -39,6 +40,7 @@ class PriceBasis(graphene.Enum):
         texts = {
             "HISTORY": "The mean of up to 34 days of The Forge's market, without its extremes.",
             "DAY": "The day's own average, which was lower than that mean.",
+            "AVERAGE": "ESI's own average of a day, of what has no market's history.",
             "FIXED": "A fixed price: what is hardly ever sold.",
             "BUILD": "What the materials cost.",
             "PARTS": "What the parts of a customs office gantry cost.",

@@ -53,6 +53,7 @@ class Basis(StrEnum):
 
     HISTORY = "HISTORY"
     DAY = "DAY"
+    AVERAGE = "AVERAGE"
     FIXED = "FIXED"
     BUILD = "BUILD"
     PARTS = "PARTS"
@@ -93,15 +94,21 @@ def rounded(isk: Decimal) -> Decimal:
 
 
 class Prices:
-    """Of one day. `histories`: of each type, nothing after that day."""
+    """Of one day. `histories`: of each type, nothing after that day. `averages`: ESI's own, oldest first."""
 
     def __init__(
-        self, day: date, histories: Mapping[int, History], recipes: Mapping[int, Recipe], facts: Facts
+        self,
+        day: date,
+        histories: Mapping[int, History],
+        recipes: Mapping[int, Recipe],
+        facts: Facts,
+        averages: Mapping[int, History] | None = None,
     ) -> None:
         self._day = day
         self._histories = histories
         self._recipes = recipes
         self._facts = facts
+        self._averages = averages or {}
         self._known: dict[int, UnitPrice] = {}
 
     def of(self, type_id: int, depth: int = 0) -> UnitPrice:
@@ -127,13 +134,12 @@ class Prices:
             return UnitPrice(rounded(parts), Basis.PARTS)
         only_built = facts.group_id in (TITAN, SUPERCARRIER) or facts.category_id == STRUCTURE_MODULE
         built = self._built(type_id, depth) if only_built else None
-        return built or self._market(type_id) or self._built(type_id, depth) or UnitPrice(CENT, Basis.UNKNOWN)
+        sold = self._market(type_id) if self._histories.get(type_id) else self._average(type_id)
+        return built or sold or self._built(type_id, depth) or UnitPrice(CENT, Basis.UNKNOWN)
 
     def _market(self, type_id: int) -> UnitPrice | None:
-        """The mean of five weeks without its extremes, or the day's own average where that is lower; None: no trade."""
-        history = list(self._histories.get(type_id, ()))[:MOST_DAYS]
-        if not history:
-            return None
+        """The mean of five weeks without its extremes, or the day's own average where that is lower; None: no price."""
+        history = list(self._histories[type_id])[:MOST_DAYS]
         averages = sorted(average for _, average in history)
         if len(averages) == MOST_DAYS:
             averages = averages[2:-2]
@@ -144,6 +150,12 @@ class Prices:
         if day == self._day and newest < mean:
             return UnitPrice(rounded(newest), Basis.DAY, day, 1) if newest > CENT else None
         return UnitPrice(mean, Basis.HISTORY, day, len(averages)) if mean > CENT else None
+
+    def _average(self, type_id: int) -> UnitPrice | None:
+        """ESI's own estimate, which it has of today only: the newest of that day, else the first that came after it."""
+        rows = self._averages.get(type_id, ())
+        row = next((row for row in reversed(rows) if row[0] <= self._day), rows[0] if rows else None)
+        return UnitPrice(rounded(row[1]), Basis.AVERAGE, row[0], 1) if row and row[1] > CENT else None
 
     def _built(self, type_id: int, depth: int) -> UnitPrice | None:
         """What its materials cost, by a blueprint that saves a tenth of them; None where nobody can build it."""

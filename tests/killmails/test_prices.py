@@ -2,6 +2,7 @@
 
 import bz2
 import threading
+import time
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,12 +14,15 @@ from django.test.utils import CaptureQueriesContext
 
 from killboard.engine import engine
 from killmails.errors import BadPrices
+from killmails.fake_eve import Fault
+from killmails.ingest import esi as process_esi
 from killmails.ingest import prices
 from killmails.ingest.store import change_killmail, store_killmail
 from killmails.ingest.values import revalued
 from killmails.models import Blueprint, InventoryGroup, InventoryType, Killmail, KillmailEvent, MarketGroup, Price
 from killmails.records import parse_package
 from killmails.tasks import load_newest_prices
+from killmails.upstream.budget import Budget, MemoryStore
 from killmails.valuation import valuate
 from tests.builders import NOW, attacker, esi_body, raw_package
 
@@ -191,6 +195,64 @@ def test_the_newest_days_come_by_themselves_once_it_has_begun(everef, settings):
     assert len(everef.asked) == 3
     load_newest_prices()
     assert len(everef.asked) == 3
+
+
+# From ESI
+
+
+@pytest.fixture
+def upstream(fake_esi, settings, monkeypatch):
+    """What the command asks."""
+    settings.FEED, settings.ESI_URL = "live", fake_esi.url
+    monkeypatch.setattr(process_esi, "_kept", None)
+    fake_esi.world.history[10000002, TRITANIUM] = [
+        {"date": "2026-11-19", "average": 4.0}, {"date": "2026-11-20", "average": 2.0},
+        {"date": "2026-11-18", "average": -1.0}, {"date": "2020-01-01", "average": 9.0},
+    ]  # fmt: skip
+    fake_esi.world.history[10000002, 3465] = [{"date": "2026-11-20", "average": 1e16}]
+    fake_esi.world.prices = [{"type_id": RIFTER, "average_price": 1000.0}, {"type_id": 3465, "average_price": 50.0}]
+    yield fake_esi
+    monkeypatch.setattr(process_esi, "_kept", None)
+
+
+def test_prices_of_what_is_named_come_from_esi(upstream, universe, capsys):
+    before = store(1).total_value
+    call_command("load_prices", "--esi", "--from=2026-11-19")
+    today = datetime.now(UTC).date()
+    assert sorted(Price.objects.values_list("item_type_id", "day", "average", "source")) == [
+        (TRITANIUM, date(2026, 11, 19), Decimal(4), "ESI"), (TRITANIUM, date(2026, 11, 20), Decimal(2), "ESI"),
+        (RIFTER, today, Decimal(1000), "AVERAGE"), (3465, today, Decimal(50), "AVERAGE"),
+    ]  # fmt: skip
+    assert "1 killmails come to something else now." in capsys.readouterr().out
+    killmail = Killmail.objects.get()
+    # 3 ISK was Tritanium's mean, and 2 its average of the day; 90 of it build the Damage Control.
+    assert (before, killmail.total_value) == (None, Decimal(1000 + 180 + 50) + 5 * 10**9 * 2)
+    hull = ask(ASK % 1)[0]["valueBasis"]["lines"][0]
+    assert (hull["basis"], hull["unitPrice"], hull["day"], hull["days"]) == ("AVERAGE", 1000.0, str(today), 1)
+    assert upstream.violations == []
+
+
+def test_limit_of_esi_is_waited_for(upstream, universe, capsys, monkeypatch):
+    store(1)
+
+    def a_minute_later(seconds):
+        upstream.heal()
+        process_esi.esi().budget = process_esi.esi()._questions.budget = Budget(MemoryStore())
+
+    monkeypatch.setattr(time, "sleep", a_minute_later)
+    upstream.fail("/markets", Fault(420, b"{}", headers={"X-Esi-Error-Limit-Reset": "41"}), times=0)
+    with pytest.raises(CommandError, match="status 420"):
+        call_command("load_prices", "--esi", "--from=2026-11-19")
+    call_command("load_prices", "--esi", "--from=2026-11-19")
+    assert "ESI's limits are reached; going on in 4" in capsys.readouterr().out
+    assert Price.objects.filter(source="ESI").count() == 2
+
+
+def test_recording_is_not_priced_by_esi(settings):
+    settings.FEED = "recorded"
+    with pytest.raises(CommandError, match="A recording is not priced") as refused:
+        call_command("load_prices", "--esi")
+    assert refused.value.returncode == 2
 
 
 # Killmails
@@ -378,6 +440,7 @@ def test_25_killmails_take_as_many_queries_as_one_and_none_more_where_it_is_not_
         with CaptureQueriesContext(connection) as queries:
             assert ask(query)
         counts.append(len(queries))
-        assert sum("killmails_price" in one["sql"] for one in queries.captured_queries) == ("valueBasis" in query)
+        read = sum("killmails_price" in one["sql"] for one in queries.captured_queries)
+        assert read == 2 * ("valueBasis" in query)
     assert counts[0] == counts[1]
     assert counts[2] == 2

@@ -492,7 +492,7 @@ def test_filter_takes_no_query_of_its_own(value):
 
 @pytest.mark.parametrize(
     ("selection", "at_most"),
-    [("id", 2), ("id victim { character { name } }", 2), ("attackers { character { name } }", 3), ("FULL", 10)],
+    [("id", 2), ("id victim { character { name } }", 2), ("attackers { character { name } }", 3), ("FULL", 11)],
 )
 def test_page_takes_as_many_database_queries_for_25_killmails_as_for_one(selection, at_most):
     _store_recording(30)
@@ -505,7 +505,7 @@ def test_page_takes_as_many_database_queries_for_25_killmails_as_for_one(selecti
 def test_single_killmail_takes_as_many_database_queries_as_a_page():
     records = _store_recording(3)
     full = _full_selection("Killmail")
-    assert len(_queries(f"{{ killmail(id: {records[0]['killmail_id']}) {{ {full} }} }}")) == 10
+    assert len(_queries(f"{{ killmail(id: {records[0]['killmail_id']}) {{ {full} }} }}")) == 11
 
 
 # The feed

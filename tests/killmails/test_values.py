@@ -187,6 +187,20 @@ def test_price_is_the_mean_of_five_weeks_without_extremes(averages: list[float |
     assert price(34, days(*averages)) == expected
 
 
+@pytest.mark.parametrize(
+    ("day", "expected"),
+    [(DAY, ("7.00", Basis.AVERAGE, DAY, 1)), (date(2026, 11, 24), ("7.00", Basis.AVERAGE, DAY, 1)),
+     (date(2026, 11, 25), ("9.00", Basis.AVERAGE, date(2026, 11, 25), 1)),
+     (date(2026, 1, 1), ("7.00", Basis.AVERAGE, DAY, 1))],
+)  # fmt: skip
+def test_what_has_no_history_has_esis_average_whenever_that_came(day: date, expected: Any) -> None:
+    averages = {34: [(DAY, Decimal(7)), (date(2026, 11, 25), Decimal(9))]}
+    found = Prices(day, {}, {34: Recipe(1, [(35, 1)])}, FACTS, averages).of(34)
+    assert (str(found.isk), found.basis, found.day, found.days) == expected
+    assert price(34, days("0.005"))[1] is Basis.UNKNOWN
+    assert Prices(day, {34: days(3)}, {}, FACTS, averages).of(34).isk == 3
+
+
 def test_average_of_an_older_day_is_no_days_own() -> None:
     assert price(34, [(DAY - timedelta(days=9), Decimal(5)), (DAY - timedelta(days=10), Decimal(15))]) == (
         "10.00", Basis.HISTORY, DAY - timedelta(days=9), 2,
