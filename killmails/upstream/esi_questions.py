@@ -5,6 +5,7 @@ Source: https://developers.eveonline.com/docs/services/esi/best-practices/
 
 import logging
 import random
+import re
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ PAUSE = 0.25  # seconds before the first repetition, about; each is twice the on
 MOST_PAGES = 100
 LONGEST_ETAG = 200
 LONGEST_KEPT = 31 * 86_400.0  # seconds
+MAX_AGE = re.compile(r"(?:^|[,\s])max-age=([0-9]{1,10})(?:[,\s]|$)", re.IGNORECASE)
 DOCUMENTED = {
     "/characters/{}/killmails": Limit("char-killmail", 30, 900),
     "/corporations/{}/killmails": Limit("corp-killmail", 30, 900),
@@ -233,12 +235,19 @@ def page_count(answer: Answer, what: str) -> int:
 
 
 def holds_for(answer: Answer) -> float:
-    """Seconds until the answer expires, by ESI's clock alone; 0 where it does not say."""
+    """Seconds until the answer expires, by ESI's clock alone; 0 where it does not say.
+
+    By Expires or by Cache-Control, whichever is later: ESI's specification names the one, its guide the other, and who
+    asks too early may be banned.
+    """
+    told = MAX_AGE.search(answer.headers.get("Cache-Control", ""))
+    seconds = float(told[1]) - max(0, whole(answer, "Age")) if told else 0.0
     try:
         expires, date = (parsedate_to_datetime(answer.headers[name]) for name in ("Expires", "Date"))
-        return min(LONGEST_KEPT, (expires - date).total_seconds())
+        seconds = max(seconds, (expires - date).total_seconds())
     except (KeyError, ValueError, TypeError):
-        return 0.0
+        pass
+    return min(LONGEST_KEPT, seconds)
 
 
 def whole(answer: Answer, header: str) -> int:

@@ -80,12 +80,27 @@ def test_304_that_nobody_asked_for_is_refused(fake, esi):
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"Expires": "soon"}, {"Expires": "Thu, 01 Jan 2026 00:00:00 GMT"}, {"Expires": "0"}],
-)
+    [{}, {"Expires": "soon"}, {"Expires": "Thu, 01 Jan 2026 00:00:00 GMT"}, {"Expires": "0"},
+     {"Cache-Control": "public"}, {"Cache-Control": "max-age=0"}, {"Cache-Control": "s-max-age=60"},
+     {"Cache-Control": "max-age=60", "Age": "60"}, {"Cache-Control": "max-age=soon"}],
+)  # fmt: skip
 def test_answer_that_does_not_say_how_long_it_holds_is_not_kept(fake, esi, headers):
     fake.fail("/alliances", Fault(200, b'{"name": "A", "ticker": "T"}', headers=headers))
     assert esi.fetch_alliance(99000001) == AllianceRecord("A", "T")
     assert not EsiAnswer.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [({"Cache-Control": "public, max-age=3600"}, 3600), ({"Cache-Control": "MAX-AGE=3600,public", "Age": "600"}, 3000),
+     ({"Cache-Control": "max-age=60", "Expires": "Fri, 31 Dec 9999 23:59:59 GMT"}, 31 * 86_400),
+     ({"Cache-Control": "max-age=60", "Expires": "Thu, 01 Jan 2026 00:00:00 GMT"}, 60)],
+)  # fmt: skip
+def test_answer_is_kept_by_cache_control_and_by_expires_whichever_is_later(fake, esi, headers, seconds):
+    fake.fail("/alliances", Fault(200, b'{"name": "A", "ticker": "T"}', headers=headers))
+    esi.fetch_alliance(99000001)
+    kept = EsiAnswer.objects.annotate(now=Now()).get()
+    assert seconds - 10 < (kept.expires_at - kept.now).total_seconds() <= seconds
 
 
 def test_answer_that_holds_for_ever_is_kept_for_a_month(fake, esi):
