@@ -85,6 +85,7 @@ def test_all_names_of_a_package_come_in_one_question_and_are_asked_for_once(fake
 
 
 def test_killmail_waits_two_seconds_at_most_and_the_next_ones_not_at_all(fake, esi):
+    assert names.PATIENCE == 2.0
     fake.fail("/universe/names", Fault(silent_for=30.0), times=0)
     asker = NameAsker(esi)
     begun = time.monotonic()

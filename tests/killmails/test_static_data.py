@@ -5,6 +5,7 @@ import json
 import logging
 import threading
 import time
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psycopg
@@ -12,6 +13,7 @@ import pytest
 from django.conf import settings as live_settings
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.db.models.functions import Now
 
 from killmails import models
 from killmails.errors import LoadUnderWay, Unacceptable, UpstreamRefused, UpstreamUnreachable
@@ -199,6 +201,23 @@ def test_a_new_build_is_told_in_the_log_once_in_a_day(ccp, caplog):
     assert ccp.asked == [(LATEST, 200)]
     build = StaticDataBuild.objects.get()
     assert (build.build, build.loaded_at) == (BUILD, None)
+
+
+@pytest.mark.django_db
+def test_a_newer_build_is_told_on_the_next_day_and_the_one_that_is_loaded_is_not(ccp, caplog):
+    load()
+    caplog.clear()
+    for build, asked in ((BUILD, (LATEST, 304)), (BUILD + 1, (LATEST, 200))):
+        ccp.announce(build)
+        notice_static_data()
+        assert ccp.asked[-1] != asked  # it is the same day
+        StaticDataBuild.objects.update(noticed_at=Now() - timedelta(hours=24))
+        with caplog.at_level(logging.WARNING):
+            notice_static_data()
+        assert ccp.asked[-1] == asked
+        assert len(caplog.messages) == build - BUILD
+    newer = f"Build {BUILD + 1} of CCP's static data is there, and build {BUILD} is loaded: "
+    assert caplog.messages == [f"{newer}run `python manage.py load_universe`"]
 
 
 @pytest.mark.django_db
