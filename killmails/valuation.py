@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import connection
 
-from killmails.values.facts import Esi, Facts, PlaceFacts, TypeFacts, goods_of, type_ids
+from killmails.values.facts import Esi, Facts, PlaceFacts, TypeFacts, goods_of, id_of, type_ids
 from killmails.values.flags import is_awox, is_npc, is_solo
 from killmails.values.labels import labels
 from killmails.values.points import attributes_are_known, points
@@ -72,7 +72,7 @@ HISTORIES = {
 
 @dataclass(frozen=True, slots=True)
 class Valuation:
-    """`sums` is None where no price of its time is loaded; solo and awox where the victim's ship is not known yet."""
+    """`sums` is None where no price of its time is loaded; the others where a ship on it is not known yet."""
 
     sums: Sums | None
     points: int | None
@@ -120,13 +120,15 @@ def _with_materials(types: set[int], recipes: Mapping[int, Recipe]) -> set[int]:
 
 
 def _valuation(esi: Esi, facts: Facts, place: PlaceFacts, sums: Sums | None, padding: bool) -> Valuation:
-    known = facts[esi["victim"]["ship_type_id"]].category_id is not None
+    ship_known = facts[esi["victim"]["ship_type_id"]].category_id is not None
+    attackers = {id_of(attacker, "ship_type_id") for attacker in esi["attackers"]} - {0}
+    known = ship_known and all(facts[type_id].category_id is not None for type_id in attackers)
     return Valuation(
         sums=sums,
         points=points(esi, facts) if known and attributes_are_known(esi, facts) else None,
         is_npc=is_npc(esi),
         is_solo=is_solo(esi, facts) if known else None,
-        is_awox=is_awox(esi, facts) if known else None,
+        is_awox=is_awox(esi, facts) if ship_known else None,
         labels=labels(esi, facts, place, sums.total if sums else None, padding) if known else [],
     )
 

@@ -25,7 +25,7 @@ def revalued(since: date) -> Iterator[tuple[int, dict[str, object]]]:
 
 
 def newly_known() -> Iterator[tuple[int, dict[str, object]]]:
-    """The same of those whose ship nothing was known of. Static data came."""
+    """The same of those of whose ships or modules nothing was known. Static data came."""
     return _revalued(Killmail.objects.filter(values_by=ValuesBy.BOARD, points=None))
 
 

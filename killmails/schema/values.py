@@ -73,7 +73,7 @@ class ValueBasis(graphene.ObjectType):
     difference = graphene.Float(
         description="Our total less zKillboard's, in ISK; null where one of the two is not there."
     )
-    points = graphene.Int(description="Null, as the next two, where the victim's type is not known yet.")
+    points = graphene.Int(description="Null, as the next two, where a ship that it names is not known yet.")
     is_solo = graphene.Boolean(description="One pilot alone did it.")
     is_awox = graphene.Boolean(description="A member of the victim's own corporation had the final blow.")
     is_npc = graphene.Boolean(required=True, description="Only NPCs were involved.")

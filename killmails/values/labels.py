@@ -50,7 +50,8 @@ def _space(place: PlaceFacts) -> str | None:
         return "loc:w-space"
     if 12_000_000 <= region < 13_000_000:
         return "loc:abyssal"
-    if region in (POCHVEN, HIDDEN) or place.security is None:
+    known_space = 10_000_000 <= region < 11_000_000 and region not in (POCHVEN, HIDDEN)
+    if not known_space or place.security is None:
         return None
     # zKillboard counts exactly 0.0 as low security; EVE does not.
     return "loc:highsec" if place.security >= 0.45 else "loc:lowsec" if place.security >= 0 else "loc:nullsec"

@@ -31,9 +31,10 @@ def points(esi: Esi, facts: Facts) -> int:
 
 
 def attributes_are_known(esi: Esi, facts: Facts) -> bool:
-    """Whether the static data tells enough of what was fitted; names alone are not enough for points."""
-    fitted = (item for item in items_of(esi) if _is_fitted(item, esi["killmail_id"], facts))
-    return all(facts[item["item_type_id"]].has_heat_damage is not None for item in fitted)
+    """Whether the static data tells enough of ships and of what was fitted; names alone do not do for points."""
+    ships = {id_of(one, "ship_type_id") for one in (esi["victim"], *esi["attackers"])} - {0}
+    fitted = {item["item_type_id"] for item in items_of(esi) if _is_in_a_slot(item, esi["killmail_id"])}
+    return all(facts[type_id].has_heat_damage is not None for type_id in ships | fitted)
 
 
 def _rig_size(type_id: int, facts: Facts) -> int:
@@ -49,8 +50,11 @@ def _attacker_size(type_id: int, victim_type_id: int, facts: Facts) -> int:
 
 
 def _is_fitted(item: Mapping[str, Any], killmail_id: int, facts: Facts) -> bool:
-    somewhere = item["flag"] == 0 and killmail_id < FIRST_WITH_SLOTS
-    return facts[item["item_type_id"]].category_id == MODULE and (item["flag"] in FITTED or somewhere)
+    return facts[item["item_type_id"]].category_id == MODULE and _is_in_a_slot(item, killmail_id)
+
+
+def _is_in_a_slot(item: Mapping[str, Any], killmail_id: int) -> bool:
+    return item["flag"] in FITTED or (item["flag"] == 0 and killmail_id < FIRST_WITH_SLOTS)
 
 
 def _danger(item: Mapping[str, Any], facts: Facts) -> int:

@@ -264,7 +264,8 @@ def universe():
     for group, category in ((25, 6), (60, 7), (18, 4)):
         InventoryGroup.objects.create(pk=group, category_id=category)
     for id_, group, more in (
-        (RIFTER, 25, {"rig_size": 1, "market_group_id": 64}), (603, 25, {"rig_size": 1}),
+        (RIFTER, 25, {"rig_size": 1, "market_group_id": 64, "has_heat_damage": False}),
+        (603, 25, {"rig_size": 1, "has_heat_damage": False}),
         (2048, 60, {"has_heat_damage": True, "meta_level": 5}), (3465, 60, {}), (TRITANIUM, 18, {}),
     ):  # fmt: skip
         InventoryType.objects.create(pk=id_, name=f"type {id_}", group_id=group, **more)
@@ -348,6 +349,21 @@ def test_killmails_of_an_unknown_ship_are_valued_when_it_becomes_known():
 def test_points_need_more_than_names_of_what_was_fitted(universe):
     InventoryType.objects.filter(pk=2048).update(has_heat_damage=None)
     assert store(1).points is None
+
+
+@pytest.mark.parametrize(("type_id", "group"), [(603, None), (2048, None), (RIFTER, 25), (603, 25)])
+def test_nothing_is_guessed_of_other_ships_and_of_modules_either(universe, type_id, group):
+    """Unknown, or known by its name and group alone; the structure that it may be would change all of it."""
+    InventoryType.objects.filter(pk=type_id).update(group=group, has_heat_damage=None)
+    killmail = store(1)
+    solo_is_known = group or type_id == 2048
+    assert (killmail.points, killmail.is_solo, killmail.is_awox) == (None, False if solo_is_known else None, False)
+    assert bool(killmail.labels) == bool(solo_is_known)
+    InventoryType.objects.filter(pk=type_id).update(
+        group=60 if type_id == 2048 else 25, has_heat_damage=type_id == 2048
+    )
+    assert prices.revalue_newly_known() == 1
+    assert Killmail.objects.values_list("points", "is_solo").get() == (3, False)
 
 
 def test_capsule_has_its_fixed_price_though_nothing_else_was_ever_sold(universe):

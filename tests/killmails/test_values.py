@@ -132,7 +132,8 @@ def test_hours_have_labels(hour: int, label: str) -> None:
     ("region", "security", "label"),
     [(10000002, 0.45, "loc:highsec"), (10000002, 0.4499, "loc:lowsec"), (10000002, 0.0, "loc:lowsec"),
      (10000002, -0.01, "loc:nullsec"), (11000001, -1.0, "loc:w-space"), (11000033, -1.0, "loc:drifter"),
-     (12000001, -1.0, "loc:abyssal"), (10000070, -1.0, None), (10001000, -1.0, None), (None, 0.5, None)],
+     (12000001, -1.0, "loc:abyssal"), (10000070, -1.0, None), (10001000, -1.0, None), (14000001, -1.0, None),
+     (19000001, 0.5, None), (None, 0.5, None)],
 )  # fmt: skip
 def test_space_has_labels(region: int | None, security: float, label: str | None) -> None:
     found = [one for one in labels(loss(), FACTS, PlaceFacts(region, security), None) if one.startswith("loc:")]
