@@ -28,6 +28,7 @@ RANGES = {
     "STATION": range(60_000_000, 70_000_000),
     "STRUCTURE": range(1_000_000_000_000, 2**63),
 }
+ABYSS = range(32_000_000, 33_000_000)  # systems
 
 CELESTIALS = """
     SELECT celestial.id, celestial.name, celestial.x, celestial.y, celestial.z, type.group_id
@@ -79,7 +80,12 @@ def _location(id_: int, row: tuple[int, str | None, float, float, float, int | N
 
 
 def nearest_celestial(solar_system_id: int, position: Place) -> int | None:
-    """The id of what is nearest there; None unless CCP's static data is loaded, with celestials of that system."""
+    """The id of what is nearest there; None unless CCP's static data is loaded, with celestials of that system.
+
+    None in the abyss, whatever the static data has there, since zKillboard knows no place there either.
+    """
+    if solar_system_id in ABYSS:
+        return None
     # Not in SQL: a position that is nonsense would overflow there, and its killmail could never be stored.
     with connection.cursor() as cursor:
         cursor.execute(OF_SYSTEM, [solar_system_id])

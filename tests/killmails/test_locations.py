@@ -76,6 +76,12 @@ def test_nothing_is_near_without_a_position_or_celestials(celestials):
     assert store(2, zkb=None, solar_system_id=30000144).location_id is None
 
 
+def test_nothing_is_near_in_the_abyss(celestials):
+    Celestial.objects.create(pk=8, name="AD001 - Star", solar_system_id=32000001, item_type_id=3796, x=0, y=0, z=0)
+    assert store(1, zkb=None, solar_system_id=32000001).location_id is None
+    assert fill_locations() == 0
+
+
 def test_nothing_is_near_while_the_universe_is_not_ccps(celestials):
     StaticDataBuild.objects.update(loaded_at=None)
     assert store(1, zkb=None).location_id is None
