@@ -76,7 +76,7 @@ class NameAsker:
         if not asked:
             return
         try:
-            names = self._esi.fetch_names(asked, PATIENCE)
+            names = self._esi.fetch_names(asked, PATIENCE, REFUSALS)
         except (UpstreamError, Unacceptable) as error:
             self._break(error)
             return

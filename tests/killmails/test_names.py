@@ -124,6 +124,20 @@ def test_the_next_killmail_does_not_ask_again_for_whom_esi_does_not_know(fake, e
     assert UnfilledKillmail.objects.get().missing == {"character": [2100000003]}
 
 
+@pytest.mark.parametrize("ask", [lambda esi: NameAsker(esi).ask(fleet()), fill_names], ids=["asker", "filler"])
+def test_many_whom_esi_does_not_know_do_not_spend_the_errors_of_all(fake, esi, ask):
+    """Each of them costs a refusal, and the half that it is in another one: of 100 in a minute."""
+    store_killmail(fleet())
+    ask(esi)
+    assert 10 < [one.status for one in asked(fake)].count(404) <= names.REFUSALS
+
+
+def fleet():
+    """Forty pilots whom ESI does not know."""
+    pilots = [attacker(character_id=2100000100 + number, final_blow=number == 0) for number in range(40)]
+    return record(1, attackers=pilots)
+
+
 def test_name_of_another_category_is_not_believed_before_storing_either(fake, esi):
     fake.world.characters.pop(2100000001)
     fake.world.corporations[2100000001] = {"name": "A corporation"}
