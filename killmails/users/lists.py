@@ -78,8 +78,8 @@ def _put_back(sync: KillmailSync) -> None:
 
 
 def _read_by_all(sync: KillmailSync, esi: Esi, sso: Sso) -> tuple[set[int], _Read]:
-    """By the character itself; a corporation's by a director. Who is new among its directors is asked, too: whether ESI
-    gives it to them is what they may see it by. The users whose list it is, and what was read.
+    """By the character itself; a corporation's by one of its directors, another one each time. Who is new among them is
+    asked, too: whether ESI gives it to them is what they may see it by. The users whose list it is, and what was read.
     """
     problem: KillmailError = NoGrant("nobody who may read it is logged in")
     read: _Read | None = None
@@ -104,12 +104,17 @@ def _read_by_all(sync: KillmailSync, esi: Esi, sso: Sso) -> tuple[set[int], _Rea
 
 
 def _holders(sync: KillmailSync) -> list[UserCharacter]:
-    """Those who are new last: what they are given is the whole of it."""
+    """Those who are new last: what they are given is the whole of it. Of the others each is the first in turn, so that
+    ESI soon says of all who is no director any more.
+    """
     allowed = UserCharacter.objects.filter(user__is_active=True)
     if sync.kind == Kind.CHARACTER:
         return list(allowed.filter(pk=sync.eve_id))
     members = allowed.filter(corporation_id=sync.eve_id, state=UserCharacter.State.READY, reads_corporation=True)
-    return sorted(members.filter(not_director=False), key=lambda one: (one.director_of != sync.eve_id, one.pk))
+    directors = list(members.filter(not_director=False).order_by("pk"))
+    known = [one for one in directors if one.director_of == sync.eve_id]
+    turn = sync.fence % len(known) if known else 0
+    return known[turn:] + known[:turn] + [one for one in directors if one not in known]
 
 
 def _note_refusal(sync: KillmailSync, holder: UserCharacter, error: KillmailError) -> None:

@@ -88,6 +88,23 @@ def test_each_director_sees_the_corporations_killmails_and_may_publish_them(eve)
     assert Killmail.objects.count() == 3
 
 
+@pytest.mark.parametrize("lost", [KILLER, OTHER])
+def test_a_director_who_has_lost_the_role_is_found_out_though_another_one_reads_the_list(eve, lost):
+    """Else they would go on seeing what the other one brings."""
+    eve.fake.world.roles |= {KILLER: ("Director",), OTHER: ("Director",)}
+    users = {pilot: eve.login(pilot, (CORPORATION,)) for pilot in (KILLER, OTHER)}
+    eve.work()
+    eve.fake.world.roles[lost] = ()
+    for _ in range(2):  # as many runs as there are directors
+        due_now(KILLER_CORPORATION)
+        eve.work()
+    assert (eve.row(lost).not_director, sync_of(KILLER_CORPORATION).state) == (True, State.UP_TO_DATE)
+    eve.fake.world.add_killmails(losses(2, first=2001))
+    due_now(KILLER_CORPORATION)
+    eve.work()
+    assert {pilot: withheld_of(user).count() for pilot, user in users.items()} == {KILLER: 5, OTHER: 5} | {lost: 3}
+
+
 def test_a_banned_user_brings_nothing_more(client, eve):
     user_id = eve.login(VICTIM)
     get_user_model().objects.filter(pk=user_id).update(is_active=False)
