@@ -96,10 +96,14 @@ def _still_good(row: UserCharacter, refused: str) -> Grant | None:
     return None if access_token == refused else Grant(row.pk, access_token, frozenset(row.scopes), row.refresh_token)
 
 
+def free() -> Q:
+    """Those that nobody refreshes now."""
+    return Q(refreshing_until=None) | Q(refreshing_until__lt=Now())
+
+
 def _claim(row: UserCharacter) -> bool:
-    free = Q(refreshing_until=None) | Q(refreshing_until__lt=Now())
     # With the token that we saw: whoever has refreshed meanwhile has changed it.
-    mine = UserCharacter.objects.filter(free, pk=row.pk, access_token=row.access_token)
+    mine = UserCharacter.objects.filter(free(), pk=row.pk, access_token=row.access_token)
     return bool(mine.update(refreshing_until=Now() + LEASE))
 
 

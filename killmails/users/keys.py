@@ -1,10 +1,14 @@
 """Encrypting tokens anew, while workers go on refreshing them."""
 
+import time
+
 from killmails.errors import SealBroken
 from killmails.models import UserCharacter
 from killmails.sealing import reseal
+from killmails.users.grants import free
 
 TOKENS = ("refresh_token", "access_token")
+LOOK = 0.1  # seconds
 
 
 def rotate() -> tuple[int, int]:
@@ -22,9 +26,14 @@ def rotate() -> tuple[int, int]:
 
 
 def _rotate(pk: int) -> bool:
-    """False where the character was removed meanwhile."""
+    """False where the character was removed meanwhile.
+
+    Not while it is refreshed: whoever does that finds the row by the token as it lay there, and EVE's new token would
+    have no row to go to.
+    """
     while row := UserCharacter.objects.filter(pk=pk).values(*TOKENS).first():
         anew = {name: reseal(sealed) for name, sealed in row.items()}
-        if UserCharacter.objects.filter(pk=pk, **row).update(**anew):
+        if UserCharacter.objects.filter(free(), pk=pk, **row).update(**anew):
             return True
+        time.sleep(LOOK)
     return False

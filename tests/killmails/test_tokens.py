@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from cryptography.fernet import Fernet, InvalidToken
@@ -17,7 +18,7 @@ from killmails.errors import NoGrant, SealBroken, UpstreamRefused
 from killmails.fake_eve import Fault
 from killmails.models import UserCharacter
 from killmails.sealing import reseal, seal, unseal
-from killmails.users import grants
+from killmails.users import grants, keys
 from killmails.users.grants import grant_for, store_tokens
 from killmails.users.keys import rotate
 from tests.killmails.eve import KEY, VICTIM
@@ -99,6 +100,36 @@ def test_all_tokens_are_readable_after_rotations_that_were_killed(settings):
     settings.TOKEN_KEYS = [NEW]
     opened = [unseal(sealed) for sealed in UserCharacter.objects.order_by("pk").values_list("refresh_token", flat=True)]
     assert [text.partition(" again")[0] for text in opened] == [f"token {number}" for number in range(1, TOKENS + 1)]
+
+
+@pytest.mark.django_db
+def test_a_token_that_is_refreshed_at_this_moment_is_not_lost_to_a_rotation(eve, settings, monkeypatch):
+    """EVE has given a new one: it has to find its row as it was."""
+    eve.login(VICTIM)
+    UserCharacter.objects.update(access_expires_at=Now())
+    settings.TOKEN_KEYS = [NEW, KEY]
+    real, waited = eve.sso.refresh, []
+
+    def slow(token):
+        tokens = real(token)
+        with pytest.raises(KeyboardInterrupt):
+            rotate()
+        return tokens
+
+    def sleep(seconds):
+        waited.append(seconds)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(eve.sso, "refresh", slow)
+        patch.setattr(keys, "time", SimpleNamespace(sleep=sleep))
+        grant_for(eve.sso, VICTIM)
+    assert len(waited) == 1
+    assert rotate() == (1, 0)
+    settings.TOKEN_KEYS = [NEW]
+    UserCharacter.objects.update(access_expires_at=Now())
+    assert grant_for(eve.sso, VICTIM).character_id == VICTIM
+    assert eve.fake.sso.refreshes == {VICTIM: 2}
 
 
 def _rotate_in_a_process(settings):
