@@ -17,7 +17,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
 
 FRESH = 1.0  # seconds for which an answer holds: it is asked no more often, however many want to know
-ADMIN_LIMIT = 60.0  # seconds for a page of the admin
+PAGE_LIMIT = 60.0  # seconds for a page of the admin, or for a login, which asks EVE
 STATEMENT_LIMIT = 5.0  # seconds for one statement
 LIMIT = 0.8  # seconds; a database that takes longer does not answer
 PATIENCE = 1.8  # seconds; then whoever waits for a result looks whether the database answers at all
@@ -87,7 +87,7 @@ def unavailable(why: str = AWAY) -> HttpResponse:
 
 
 class DatabaseAway:
-    """Middleware: pages of the admin are 503 while the database is away, instead of waiting for it, or of a 500."""
+    """Middleware: pages that need the database are 503 while it is away, instead of waiting for it, or of a 500."""
 
     async_capable = True
     sync_capable = False  # else Django would call it in the thread that waits, since WhiteNoise below it is synchronous
@@ -109,7 +109,7 @@ class DatabaseAway:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
-            return await wait_patiently(task, ADMIN_LIMIT)
+            return await wait_patiently(task, PAGE_LIMIT)
         except Unavailable as error:
             return unavailable(str(error))
 
@@ -125,5 +125,5 @@ class DatabaseAway:
 
 
 def _needs_database(request: HttpRequest) -> bool:
-    """All pages of the admin; GraphQL looks after itself, and nothing else has rows in it."""
-    return request.path.startswith(reverse("admin:index"))
+    """The admin, the login and the account page; GraphQL looks after itself, and nothing else has rows in it."""
+    return request.path.startswith((reverse("admin:index"), "/auth/", "/account"))

@@ -21,6 +21,7 @@ from tests.builders import raw_package
 from tests.e2e.crowd import LIST, LONG
 from tests.e2e.processes import Board
 from tests.e2e.sockets import wait_until
+from tests.e2e.users import KEY
 from tests.fake_r2z2 import FakeR2Z2
 from tests.services import PostgreSQL
 
@@ -57,9 +58,9 @@ def ask(board: Board, path: str, body: bytes | None = None) -> Answer:
 
 
 def ask_all(board: Board) -> list[Answer]:
-    """Many queries at once, and a page of the admin."""
+    """Many queries at once, a page of the admin, and what users see."""
     query = json.dumps({"query": LIST}).encode()
-    asked = [("/graphql", query)] * AT_ONCE + [("/admin/", None)]
+    asked = [("/graphql", query)] * AT_ONCE + [(path, None) for path in ("/admin/", "/account", "/auth/login")]
     answers: list[Answer] = []
     threads = [threading.Thread(target=lambda what=what: answers.append(ask(board, *what))) for what in asked]
     for thread in threads:
@@ -91,6 +92,7 @@ def own_board(folder: Path, feed: FakeR2Z2) -> Iterator[tuple[Board, PostgreSQL]
     with PostgreSQL() as database:
         env = {"DATABASE_URL": database.url, "FEED": "live", "R2Z2_URL": feed.url}
         with Board(folder, env) as board:
+            board.env |= {"EVE_CLIENT_ID": "x", "EVE_CALLBACK_URL": f"{board.url}/auth/callback", "TOKEN_KEYS": KEY}
             migrated = board.manage("migrate")
             assert migrated.returncode == 0, migrated.stderr
             yield board, database
