@@ -79,8 +79,9 @@ def ensure_list(kind: KillmailSync.Kind, eve_id: int, priority: Priority) -> Non
     """Somebody with the right to read it has logged in: it is read now, and from now on."""
     KillmailSync.objects.bulk_create([KillmailSync(kind=kind, eve_id=eve_id)], ignore_conflicts=True)
     rows = KillmailSync.objects.filter(kind=kind, eve_id=eve_id)
-    was_off = rows.filter(state=KillmailSync.State.OFF).update(state=KillmailSync.State.WAITING, reason="")
-    queue_lists(Q(kind=kind, eve_id=eve_id), priority, force=bool(was_off))
+    rows.filter(state=KillmailSync.State.OFF).update(state=KillmailSync.State.WAITING, reason="")
+    # However lately it was read: a run that is under way with the old rights is not to turn it off.
+    queue_lists(Q(kind=kind, eve_id=eve_id), priority, force=True)
 
 
 STORED, QUEUED, REFUSED = "STORED", "QUEUED", "REFUSED"

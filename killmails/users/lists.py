@@ -223,11 +223,20 @@ def _put_off(sync: KillmailSync, wait: timedelta, reason: str, counts: bool = Tr
 
 
 def _turn_off(sync: KillmailSync, reason: str) -> None:
-    """Until somebody logs in."""
-    if mine(sync).update(
-        **shown(state=State.OFF, reason=reason[:300], due_at=None, claimed_until=None, last_run_at=Now(), tries=0)
-    ):
+    """Until somebody logs in; who has done so meanwhile gets another run."""
+    off = shown(state=State.OFF, reason=reason[:300], due_at=None, last_run_at=Now())
+    if mine(sync).filter(**_nobody_asked(sync)).update(**off, claimed_until=None, tries=0):
         logger.warning("%s is not read any more: %s", sync, reason)
+    else:
+        mine(sync).update(claimed_until=None, tries=0)
+
+
+def _nobody_asked(sync: KillmailSync) -> dict[str, object]:
+    """Nobody has asked for another run since this one was begun. Not "equal": SQLite compares texts, and writes a
+    fraction of whole seconds where Python does not.
+    """
+    moment = timedelta(milliseconds=1)
+    return {"due_at__gt": sync.due_at - moment, "due_at__lt": sync.due_at + moment}
 
 
 def _end(
@@ -240,9 +249,7 @@ def _end(
     """Gives the claim back. Who has asked for another run meanwhile gets it, once ESI has a new answer."""
     small = SmallIntegerField()
     priority = sync.priority if keep_priority else Priority.CLOCK
-    # Has asked since it was begun. Not "equal", nor "at most": SQLite compares texts, and writes a fraction of whole
-    # seconds where Python does not.
-    nobody = {"due_at__lt": sync.due_at + timedelta(milliseconds=1)}
+    nobody = _nobody_asked(sync)
     return mine(sync).update(
         **shown(**columns),
         claimed_until=None,

@@ -285,6 +285,33 @@ def test_a_list_that_was_off_is_read_after_a_login_however_lately_it_was_read(ev
     assert (sync_of(VICTIM).state, sync_of(VICTIM).due_at is None) == (State.WAITING, False)
 
 
+@pytest.mark.parametrize("tries", [0, 3])
+def test_a_login_while_the_old_grant_is_found_to_be_over_leaves_the_list_on(eve, monkeypatch, tries):
+    eve.login(VICTIM)
+    eve.work()  # so it was read just now
+    due_now(VICTIM)
+    KillmailSync.objects.update(tries=tries)
+    eve.fake.sso.end_grants(VICTIM)
+    UserCharacter.objects.update(access_expires_at=Now())
+    real = lists.grant_for
+
+    def slow(*arguments, **more):
+        try:
+            return real(*arguments, **more)
+        finally:
+            monkeypatch.setattr(lists, "grant_for", real)
+            eve.login(VICTIM)
+
+    monkeypatch.setattr(lists, "grant_for", slow)
+    (sync,) = claim(KillmailSync.objects.all())
+    lists.read_list(sync, eve.esi, eve.sso)
+    assert sync_of(VICTIM).due_at is not None
+    eve.work()
+    assert (eve.row(VICTIM).state, sync_of(VICTIM).state, sync_of(VICTIM).claimed_until) == (
+        "READY", State.UP_TO_DATE, None,
+    )  # fmt: skip
+
+
 def test_a_list_that_kills_its_worker_does_not_come_again_at_once(eve, monkeypatch):
     eve.login(VICTIM)
     KillmailSync.objects.update(tries=4)
