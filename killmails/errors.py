@@ -15,6 +15,7 @@ KillmailError
 ├── EsiForbidden                 ESI refuses what a character may not see: a role or a membership is missing
 ├── GrantRefused                 EVE's SSO has ended a grant, or never gave it; asking again is no use
 ├── BadToken                     what claims to be a token of EVE's and is none
+│   └── UnknownKey               … or one that EVE's newest key has signed, which it does not tell yet
 ├── NoGrant                      we have no right to ask for a character, until somebody logs in again
 ├── NotWelcome                   a user who may not log in with EVE: banned, or one of who runs the board
 ├── SealBroken                   a token at rest that none of our keys opens
@@ -118,6 +119,10 @@ class GrantRefused(KillmailError):
 
 class BadToken(KillmailError):
     """A token that EVE did not sign, not for us, or not for now."""
+
+
+class UnknownKey(BadToken):
+    """A token signed with a key that is not among EVE's, or not yet: while EVE changes its keys, some are told late."""
 
 
 class NoGrant(KillmailError):

@@ -21,7 +21,7 @@ from urllib.parse import urlencode, urlsplit
 import jwt
 from jwt.algorithms import RSAAlgorithm
 
-from killmails.errors import BadToken, GrantRefused, Unacceptable, UpstreamRefused, UpstreamUnreachable
+from killmails.errors import BadToken, GrantRefused, Unacceptable, UnknownKey, UpstreamRefused, UpstreamUnreachable
 from killmails.strict_json import BadJson, read_json
 from killmails.upstream.http import Answer, Client, retry_after
 
@@ -158,7 +158,7 @@ class Sso:
                 self._sought_at = now  # a flood of invented key ids must not become a flood of questions
                 self._keys, self._keys_at = self._fetch_keys(), now
             if key_id not in self._keys:
-                raise BadToken("no key of EVE's has signed it")
+                raise UnknownKey("no key of EVE's has signed it")
             return self._keys[key_id]
 
     def _fetch_keys(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from killmails.errors import BadToken, GrantRefused, NoGrant, SealBroken, UpstreamUnreachable
+from killmails.errors import BadToken, GrantRefused, NoGrant, SealBroken, UnknownKey, UpstreamUnreachable
 from killmails.models import LogHead, UserCharacter
 from killmails.models.users import CORPORATION
 from killmails.models.work import shown
@@ -141,6 +141,9 @@ def _checked(sso: Sso, row: UserCharacter, sealed: str, tokens: Tokens) -> Grant
     same = UserCharacter.objects.filter(pk=row.pk, refresh_token=sealed)
     try:
         identity = sso.read(tokens.access_token, database_now())
+    except UnknownKey as error:  # no verdict: EVE may have a new key that it does not tell yet
+        same.update(refreshing_until=None)
+        raise UpstreamUnreachable(f"character {row.pk}: {error}") from error
     except BadToken as error:
         end_grant(row.pk, sealed, State.NEEDS_LOGIN, "EVE gave a token that is not right; log in again")
         raise NoGrant(f"character {row.pk}: {error}") from error

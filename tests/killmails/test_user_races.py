@@ -1,5 +1,6 @@
 """What comes in between: logins, wishes, deaths of workers, each at the worst moment."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -408,6 +409,20 @@ def test_a_token_whose_owner_was_not_looked_at_is_not_used(eve, monkeypatch):
     with pytest.raises(NoGrant):
         grant_for(eve.sso, VICTIM)
     assert eve.row(VICTIM).state == "SOLD"
+
+
+def test_a_key_of_eves_that_is_told_late_costs_nobody_a_login(eve):
+    eve.login(VICTIM)
+    UserCharacter.objects.update(access_expires_at=Now())
+    told = json.dumps({"keys": [eve.fake.sso._public_key()]}).encode()
+    eve.fake.sso.rotate_keys()
+    eve.fake.fail("/oauth/jwks", Fault(200, told), times=2)
+    with pytest.raises(UpstreamUnreachable, match="no key of EVE's has signed it"):
+        grant_for(eve.sso, VICTIM)
+    assert (eve.row(VICTIM).state, eve.row(VICTIM).refreshing_until) == ("READY", None)
+    eve.sso._keys_at = eve.sso._sought_at = float("-inf")  # some minutes later
+    eve.fake.heal()
+    assert grant_for(eve.sso, VICTIM).character_id == VICTIM
 
 
 def _away(*_):
