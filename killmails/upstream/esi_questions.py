@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from killmails.errors import Unacceptable, UpstreamRefused, UpstreamUnreachable
 from killmails.upstream.budget import Budget, Limit, Report
-from killmails.upstream.http import Answer, Client, retry_after
+from killmails.upstream.http import Answer, Client, retry_after, without_hash
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class Questions:
 
     def _ask_once(self, question: Question, etag: str, seconds: float) -> Answer:
         if seconds <= 0:
-            raise UpstreamUnreachable(f"{question.path}: no time left to ask")
+            raise UpstreamUnreachable(f"{without_hash(question.path)}: no time left to ask")
         permit = self.budget.reserve(question.route, self._limits.get(_family(question.route)), question.user)
         report = Report(0)
         try:
@@ -164,7 +164,8 @@ class Questions:
         elif answer.status == 429 and wait is None:
             wait = 60.0
         if answer.status in (420, 429):
-            logger.warning("ESI has stopped us: status %d for %s, for %.0f s.", answer.status, question.path, wait)
+            path = without_hash(question.path)
+            logger.warning("ESI has stopped us: status %d for %s, for %.0f s.", answer.status, path, wait)
         raise UpstreamRefused(answer.status, wait)
 
     def _send(self, question: Question, etag: str, seconds: float) -> Answer:

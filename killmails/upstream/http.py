@@ -4,6 +4,7 @@ Each answer has a deadline for all of it and a cap on its size after decompressi
 proxies and passwords of the environment are not used.
 """
 
+import re
 import socket
 import threading
 import time
@@ -27,6 +28,7 @@ BODY_CAP = 5 * 1024 * 1024  # bytes after decompression; the largest real body h
 KEPT = 1024 * 1024  # bytes of a refused body that are kept
 PATIENCE = 24 * 3600.0  # seconds; who asks us to stay away for longer does not mean it
 CHUNK = 8 * 1024
+HASH = re.compile(r"\b[0-9a-f]{40}\b")
 
 # Of this process: questions to each upstream by status, or "none" where no answer came.
 answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -121,7 +123,7 @@ class Client:
                     yield response
             except (requests.RequestException, HTTPError, OSError) as error:
                 status = "none"
-                raise UpstreamUnreachable(f"{url}: {self._cause(error)}") from error
+                raise UpstreamUnreachable(without_hash(f"{url}: {self._cause(error)}")) from error
             finally:
                 answers[self._upstream][status] += 1
 
@@ -153,7 +155,8 @@ class Client:
 
     def _check_complete(self, response: requests.Response) -> None:
         if self._wire.was_cut:  # without a declared length the end of our making looks like the body's own
-            raise UpstreamUnreachable(f"{response.url}: no complete answer within {self._wire.seconds:.0f} s")
+            text = f"{response.url}: no complete answer within {self._wire.seconds:.0f} s"
+            raise UpstreamUnreachable(without_hash(text))
 
     def _cause(self, error: Exception) -> str:
         if self._wire.was_cut or isinstance(error, requests.ReadTimeout):
@@ -237,6 +240,11 @@ class _Adapter(HTTPAdapter):
                 return connected
 
         return type("WatchedPool", (pool,), {"ConnectionCls": WatchedConnection})
+
+
+def without_hash(text: str) -> str:
+    """For people: whoever knows a killmail's hash can read it at ESI, though its owner withholds it here."""
+    return HASH.sub("…", text)
 
 
 def _addresses(host: str, port: int | None) -> list[Any]:

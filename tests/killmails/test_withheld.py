@@ -11,10 +11,12 @@ from django.test.utils import CaptureQueriesContext
 from killboard.engine import engine
 from killmails import accounts
 from killmails.events import KillmailLog
+from killmails.fake_eve import Fault
 from killmails.ingest import store
 from killmails.models import (
     Attacker,
     Character,
+    EsiBudget,
     Killmail,
     KillmailEvent,
     KillmailPackage,
@@ -23,6 +25,8 @@ from killmails.models import (
     PendingKillmail,
     UnfilledKillmail,
 )
+from killmails.recording.tape import killmail_hash
+from killmails.upstream import esi_questions
 from killmails.users.pending import publish_due
 from realtime.callers import NOBODY, Caller
 from realtime.log import Head
@@ -125,6 +129,23 @@ def test_an_operator_sees_nothing_of_it_in_the_admin(eve, people, admin_client):
         assert "2100000077" not in text
         assert losses(1)[0]["killmail_time"] not in text
         assert not Killmail.objects.exists()
+
+
+def test_the_log_does_not_tell_its_hash(eve, caplog, monkeypatch):
+    """With the hash anybody could read it at ESI."""
+    monkeypatch.setattr(esi_questions, "PAUSE", 0.001)
+    eve.login(VICTIM)
+    faults = [Fault(hang_up=True), Fault(503), Fault(429), Fault(420), Fault(422, b"{}")]
+    for fault in faults:
+        eve.fake.fail("/killmails/", fault, times=5)
+        PendingKillmail.objects.update(due_at="2020-01-01T00:00:00Z", claimed_until=None)
+        eve.work()
+        eve.fake.heal()
+        EsiBudget.objects.all().delete()
+    assert {one.status for one in eve.fake.asked if one.path.startswith("/killmails")} >= {503, 429, 420, 422}
+    hashes = [killmail_hash(body) for body in losses(3)]
+    assert "Killmails are asked for again" in caplog.text
+    assert not [one for one in hashes if one in caplog.text]
 
 
 def test_a_user_goes_with_all_that_is_theirs_and_nobody_sees_how_much(eve, people, admin_client):
