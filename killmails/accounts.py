@@ -116,7 +116,12 @@ def remove_character(user_id: int, character_id: int) -> bool:
 
 
 def forget_user(user: AbstractBaseUser) -> None:
-    """With all that is theirs, what is withheld for them alone, and their characters' grants at EVE."""
+    """With all that is theirs, what is withheld for them alone, and their characters' grants at EVE.
+
+    But not the one whose characters EVE has still to be told of: with it they would be forgotten untold.
+    """
+    if user.get_username() == LEAVING:
+        return
     with transaction.atomic():
         heir, _ = get_user_model().objects.get_or_create(username=LEAVING, defaults={"is_active": False})
         # Without the hash: should one log in again before EVE has been told, it is as if for the first time.

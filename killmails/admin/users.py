@@ -20,10 +20,14 @@ admin.site.unregister(User)
 
 @admin.register(User)
 class BoardUserAdmin(UserAdmin):
-    """A user goes with all that is theirs; what that is, and how much is withheld for them, is nobody's business."""
+    """A user goes with all that is theirs; what that is, and how much is withheld for them, is nobody's business.
+
+    Whoever has the characters that EVE has still to be told of stays.
+    """
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        return [str(user) for user in objs], {"users": len(objs)}, set(), []
+        kept = [f"{user}, until EVE has been told that its characters are gone" for user in objs if _is_kept(user)]
+        return [str(user) for user in objs], {"users": len(objs)}, set(), kept
 
     def delete_model(self, request: HttpRequest, obj: User) -> None:
         accounts.forget_user(obj)
@@ -31,6 +35,10 @@ class BoardUserAdmin(UserAdmin):
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet) -> None:
         for user in queryset:
             accounts.forget_user(user)
+
+
+def _is_kept(user: User) -> bool:
+    return user.username == accounts.LEAVING
 
 
 SCOPES = {OWN: "own killmails", CORPORATION: "corporation killmails"}

@@ -208,7 +208,7 @@ def test_each_expiry_makes_one_refresh_however_many_workers_there_are(party: Par
 
 @pytest.mark.parametrize("clocks", [["+2h"], ["-2h"], ["+2h", "-2h"]], ids=" ".join)
 def test_p24_workers_whose_clocks_are_wrong_do_what_is_due_and_nothing_twice(party: Party, clocks: list[str]) -> None:
-    """The clocks of beat and of the server are right. The wrong twin is in tests/killboard/test_tasks.py."""
+    """The clocks of beat and of the server are right. The wrong twin is in tests/killboard/test_worker.py."""
     while party.workers:
         party.workers.pop().kill()
     first = FIRST_KILLMAIL + len(party.fake.world.killmails)

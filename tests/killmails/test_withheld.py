@@ -9,6 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from killboard.engine import engine
+from killboard.tasks import forget_sessions
 from killmails import accounts
 from killmails.events import KillmailLog
 from killmails.fake_eve import Fault
@@ -164,6 +165,34 @@ def test_a_user_goes_with_all_that_is_theirs_and_nobody_sees_how_much(eve, peopl
     assert len(eve.asked("/v2/oauth/revoke")) == before + 1
     assert not eve.fake.violations
     assert not KillmailSync.objects.filter(eve_id=VICTIM).exists()
+
+
+def test_whoever_has_the_characters_that_eve_is_to_be_told_of_cannot_be_deleted(eve, admin_client):
+    accounts.forget_user(get_user_model().objects.get(pk=eve.login(VICTIM)))
+    heir = get_user_model().objects.get(username=accounts.LEAVING)
+    path = f"/admin/auth/user/{heir.pk}/delete/"
+    assert "until EVE has been told" in admin_client.get(path).content.decode()
+    admin_client.post(path, {"post": "yes"})
+    admin_client.post("/admin/auth/user/", {"action": "delete_selected", "_selected_action": [heir.pk], "post": "yes"})
+    accounts.forget_user(heir)
+    assert eve.row(VICTIM).user_id == heir.pk
+    eve.work()
+    assert (len(eve.asked("/v2/oauth/revoke")), eve.fake.sso.grants_of(VICTIM)) == (1, [])
+
+
+def test_what_was_fetched_for_somebody_who_is_gone_is_forgotten_within_the_hour(eve, monkeypatch):
+    user_id = eve.login(VICTIM)
+    real = eve.esi.fetch_killmail
+
+    def slow(*pair):
+        get_user_model().objects.filter(pk=user_id).exists() and accounts.forget_user(eve.row(VICTIM).user)
+        return real(*pair)
+
+    monkeypatch.setattr(eve.esi, "fetch_killmail", slow)
+    eve.work()
+    assert PendingKillmail.objects.filter(state="WITHHELD", owners=None).exists()
+    forget_sessions()
+    assert PendingKillmail.objects.count() == 0
 
 
 def test_who_was_forgotten_may_come_again_at_once(eve):
