@@ -34,17 +34,17 @@ def quarantine(sequence: int, error: Unacceptable, claim: Callable[[], None]) ->
     return rejected
 
 
-def quarantine_fetched(row: PendingKillmail, error: Unacceptable) -> RejectedKillmail:
+def quarantine_fetched(row: PendingKillmail, error: Unacceptable, public: bool) -> RejectedKillmail:
     """A killmail that ESI refuses, or gives so that we cannot accept it. In the transaction of the caller.
 
-    Of one that its owner withholds nothing is kept but its id and the reason: with its hash anybody could read it.
+    Unless it is `public` nothing is kept but its id and the reason: with its hash anybody could read it.
     """
     return RejectedKillmail.objects.create(
         killmail_id=row.killmail_id,
         pending=row.pk,
         reason=error.reason.value,
-        detail=storable(error.detail) if row.public else "its owner withholds it",
-        raw=error.raw[:KEPT] if row.public else b"",
+        detail=storable(error.detail) if public else "its owner withholds it",
+        raw=error.raw[:KEPT] if public else b"",
     )
 
 

@@ -200,7 +200,8 @@ def _refuse(row: PendingKillmail, error: Unacceptable) -> None:
             return
         if row.priority == Priority.ANYBODY and error.reason is Reason.ESI_UNKNOWN:
             return logger.info("Killmail %d, which somebody added: %s", row.killmail_id, error)
-        quarantine_fetched(row, error)
+        # Without its time nobody can say when a later one would be published.
+        quarantine_fetched(row, error, row.public or delays([row.pk]).get(row.pk) == 0)
     logger.warning("Killmail %d is in quarantine (%s): %s.", row.killmail_id, error.reason, LOOK)
 
 

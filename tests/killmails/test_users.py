@@ -393,6 +393,16 @@ def test_e5_a_body_that_is_an_error_is_quarantined_without_what_its_owner_withho
     assert "secret" not in rejected.detail
 
 
+@pytest.mark.parametrize(("hours", "is_told"), [(0, True), (72, False)])
+def test_e5_of_what_its_owner_publishes_at_once_all_is_told(eve, hours, is_told):
+    eve.fake.fail("/killmails/1001/", Fault(200, b'{"error": "of 1001"}'))
+    accounts.set_publication(eve.login(VICTIM), True, hours)
+    eve.work()
+    rejected = RejectedKillmail.objects.get()
+    assert (rejected.killmail_id, rejected.reason) == (1001, "BAD_FIELD")
+    assert (rejected.detail != "its owner withholds it") is is_told
+
+
 def test_a_replay_from_the_quarantine_asks_esi_again(eve):
     eve.fake.fail("/killmails/1001/", Fault(200, b"{}"))
     accounts.set_publication(eve.login(VICTIM), True, 0)
