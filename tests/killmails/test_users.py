@@ -466,6 +466,16 @@ def test_urgent_work_goes_first(eve):
     ]  # fmt: skip
 
 
+def test_urgent_lists_go_first(eve):
+    priorities = {VICTIM: Priority.CLOCK, KILLER: Priority.COMMAND, OTHER: Priority.LOGIN}
+    for pilot, priority in priorities.items():
+        eve.login(pilot)
+        KillmailSync.objects.filter(eve_id=pilot).update(priority=priority)
+    eve.work()
+    asked = [int(one.path.split("/")[2]) for one in eve.fake.asked if one.path.endswith("recent?page=1")]
+    assert asked == [OTHER, KILLER, VICTIM]
+
+
 def _refs(eve):
     return [KillmailRef(id_, killmail_hash(body)) for id_, body in eve.fake.world.killmails.items()]
 
