@@ -9,12 +9,19 @@ from killmails.upstream.budget import Budget, MemoryStore
 from killmails.upstream.esi import Esi
 from tests.builders import esi_body
 from tests.fake_r2z2 import FakeR2Z2
+from tests.feeding import stop_database_clock
 from tests.killmails.eve import Eve, losses, world_of
 
 
 @pytest.fixture
-def fake(monkeypatch):
-    """The upstream that misbehaves as it is told."""
+def still(monkeypatch):
+    """The database's clock stands still."""
+    stop_database_clock(monkeypatch)
+
+
+@pytest.fixture
+def fake(monkeypatch, still):
+    """The upstream that misbehaves as it is told, in a time that passes only when the test says so."""
     # The test's own transaction lives on the connection that a step would give back.
     monkeypatch.setattr(feed, "close_old_connections", lambda: None)
     monkeypatch.setattr(zkillboard, "PACE", 0.0)  # test_zkillboard looks at the pace

@@ -57,10 +57,10 @@ def test_each_stored_package_moves_the_cursor_by_one_and_has_the_next_position(f
 def test_f1_number_that_is_not_there_is_asked_for_again_after_six_seconds(fake):
     feed = feed_at(5, fake.url)
     assert feed.step() == lease.RENEW, "a holder that waits renews its lease meanwhile"
-    assert 5.5 < silence() <= 6.0
+    assert silence() == 6.0
     assert (place(), counts(), fake.asked) == ((5, 0, 0), {}, ["5"])
     let_pass(5.5)
-    assert 0 < feed.step() < 0.5
+    assert feed.step() == 0.5
     assert fake.asked == ["5"]
     let_pass(0.5)
     feed.step()
@@ -275,7 +275,7 @@ def test_run_goes_on_after_an_error_of_our_own_and_gives_the_lease_back(fake, mo
     monkeypatch.setattr(feed, "_take", take)
     thread = threading.Thread(target=feed.run, args=[stop])
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert place() == (6, 0, 0)
     assert cursor().lease_expires_at is None

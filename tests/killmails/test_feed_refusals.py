@@ -28,13 +28,13 @@ def refuse(fake: FakeR2Z2, status: int, header: str | None) -> Feed:
 def expect_silence(fake: FakeR2Z2, least: float, most: float) -> None:
     """Not asked again before that, not even by a worker that was started anew; then the feed goes on."""
     written = silence()
-    assert least - 1.5 < written <= most
+    assert least <= written <= most
     let_pass(written - 0.5)
     feed_at(5, fake.url, holder="started anew").step()
     let_pass(lease.LEASE.total_seconds() + 1)  # the other worker's lease; its rest of the silence as well
     FeedCursor.objects.update(not_before=cursor().not_before + lease.LEASE + timedelta(seconds=1))
     anew = feed_at(5, fake.url, holder="started anew")
-    assert 0 < anew.step() <= 0.5
+    assert anew.step() == 0.5
     assert fake.asked == ["5"]
     let_pass(0.5)
     anew.step()
@@ -53,9 +53,9 @@ def test_429_is_answered_with_the_silence_that_was_asked_for(fake, header, secon
 
 
 def test_429_until_a_date_is_silence_until_then(fake):
-    until = datetime.now(UTC) + timedelta(seconds=90)
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=90)
     refuse(fake, 429, format_datetime(until, usegmt=True))
-    expect_silence(fake, 89, 90)
+    expect_silence(fake, (until - datetime.now(UTC)).total_seconds(), 90)
 
 
 def test_429_until_a_date_that_has_passed_is_a_short_silence(fake):
@@ -96,11 +96,11 @@ def test_silence_grows_with_each_failure_to_a_minute_and_ends_with_success(fake)
     feed = feed_at(5, fake.url)
     for expected in (6, 12, 24, 48, 60, 60, 60, 60):
         feed.step()
-        assert expected - 0.5 < silence() <= expected * 1.3
+        assert expected <= silence() <= expected * 1.3
         let_pass(expected * 1.3)
     steps(feed, 2)
     assert place() == (6, 0, 0)
-    assert 5.5 < silence() <= 6 * 1.3
+    assert 6 <= silence() <= 6 * 1.3
 
 
 def test_upstream_that_is_away_for_days_is_still_left_alone_between_two_questions(fake):
@@ -108,7 +108,7 @@ def test_upstream_that_is_away_for_days_is_still_left_alone_between_two_question
     feed = feed_at(5, fake.url)
     feed._failures = 5000
     feed.step()
-    assert 59 < silence() <= 78
+    assert 60 <= silence() <= 78
     assert place() == (5, 0, 0)
 
 
@@ -125,12 +125,14 @@ def test_silence_holds_for_what_is_owed_as_well(fake):
     "reply", [Reply(silent_for=30), Reply(b"x" * 100, drip=0.2), Reply(b"x" * 10, declared=20, drip=0.05)]
 )
 def test_upstream_that_does_not_finish_leaves_the_cursor(fake, reply):
-    fake.script(5, reply, Reply(raw_package(5)))
+    fake.script(5, reply)
     feed = feed_at(5, fake.url, deadline=0.5)
     steps(feed, 1)
     assert (place(), counts(), cursor().tries) == ((5, 0, 0), {}, 0)
-    assert 5 < silence() <= 6 * 1.3
+    assert 6 <= silence() <= 6 * 1.3
     let_pass(8)
+    fake.put(5, raw_package(5))
+    feed._upstream._client._deadline = 60.0  # half a second may be too short for a right answer, too
     feed.step()
     assert place() == (6, 0, 0)
 
@@ -149,4 +151,4 @@ def test_refusal_while_looking_ahead_leaves_the_cursor(fake):
     steps(feed, 1, apart=61)
     feed.step()
     assert (place(), counts()) == ((5, 0, 0), {})
-    assert 59 < silence() <= 60
+    assert silence() == 60

@@ -106,7 +106,7 @@ def test_missing_number_is_asked_for_ever_more_seldom_and_given_up_after_24_hour
     waits, passed = [], 0.0
     while found(gap)[0] == "":
         wait = FeedGap.objects.values_list("next_try_at", Now()).get()
-        waits.append(round((wait[0] - wait[1]).total_seconds()))
+        waits.append((wait[0] - wait[1]).total_seconds())
         let_pass(waits[-1] + 1)
         passed += waits[-1] + 1
         assert gaps.fetch_one(upstream) is True
