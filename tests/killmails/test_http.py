@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from types import SimpleNamespace
 
 import pytest
 
 from killmails.errors import Reason, Unacceptable, Unreadable, UpstreamRefused, UpstreamUnreachable
+from killmails.upstream import http
 from killmails.upstream.http import BODY_CAP, KEPT, Answer, Client, answers, retry_after
 from tests.fake_r2z2 import FakeR2Z2, Reply
 
@@ -21,7 +23,10 @@ def fake():
         yield fake
 
 
-def get(fake: FakeR2Z2, deadline: float = 5.0) -> Answer:
+LIMIT = 60.0  # seconds for what is to be answered, on a machine however busy
+
+
+def get(fake: FakeR2Z2, deadline: float = LIMIT) -> Answer:
     return Client("tests/1 (tests@example.com)", deadline).get(f"{fake.url}/ephemeral/1.json")
 
 
@@ -57,7 +62,7 @@ def test_question_names_us_and_asks_for_gzip(fake):
 
 def test_connection_is_kept_for_the_next_question(fake):
     fake.put(1, b"x")
-    client = Client("tests")
+    client = Client("tests", LIMIT)
     for _ in range(3):
         client.get(f"{fake.url}/ephemeral/1.json")
         client.get(f"{fake.url}/ephemeral/2.json")
@@ -86,7 +91,7 @@ def test_any_other_status_is_a_refusal(fake, status):
 
 def test_refusal_costs_the_connection_but_not_the_next_question(fake):
     fake.script(1, Reply(b"x" * 1_000_000, status=503), Reply(b"fine"))
-    client = Client("tests")
+    client = Client("tests", LIMIT)
     with pytest.raises(UpstreamRefused):
         client.get(f"{fake.url}/ephemeral/1.json")
     assert client.get(f"{fake.url}/ephemeral/1.json").body == b"fine"
@@ -126,7 +131,7 @@ def dripping(body: bytes) -> Iterator[bytes]:
         Reply(silent_for=30),
         Reply(b"x" * 1000, drip=0.05),
         Reply(gzip.compress(bytes(range(256))), drip=0.05, headers={"Content-Encoding": "gzip"}),
-        Reply(stream=lambda: dripping(b"x" * 100)),
+        Reply(stream=lambda: dripping(b"x" * 1000)),
         Reply(b"x" * 1000, drip=0.05, status=404),
     ],
     ids=["silence", "drip", "packed drip", "drip without a length", "dripping 404"],
@@ -136,24 +141,52 @@ def test_answer_that_takes_too_long_is_cut_at_the_deadline(fake, reply):
     began = time.monotonic()
     with pytest.raises(UpstreamUnreachable, match="no complete answer within 1 s"):
         get(fake, deadline=0.6)
-    assert 0.5 < time.monotonic() - began < 10  # and not 30
+    assert 0.5 < time.monotonic() - began < 25  # and not 30
 
 
 def test_question_after_one_that_was_cut_is_answered(fake):
-    fake.script(1, Reply(silent_for=30), Reply(b"fine"))
-    client = Client("tests", 0.3)
+    fake.script(1, Reply(silent_for=30))
+    client = Client("tests", LIMIT)
     with pytest.raises(UpstreamUnreachable):
-        client.get(f"{fake.url}/ephemeral/1.json")
+        client.ask("GET", f"{fake.url}/ephemeral/1.json", within=0.3)
+    fake.put(1, b"fine")
     assert client.get(f"{fake.url}/ephemeral/1.json").body == b"fine"
 
 
-def test_deadline_of_one_question_does_not_cut_the_next(fake):
+class Alarm:
+    """A clock that strikes when the test says that its time has come."""
+
+    def __init__(self, seconds, strike):
+        self.strike = strike
+
+    def start(self):
+        """It does not run by itself."""
+
+    def cancel(self):
+        self.strike = lambda: None
+
+
+def test_deadline_of_one_question_does_not_cut_the_next(fake, monkeypatch):
+    alarms = []
+
+    def set_alarm(*given):
+        alarms.append(Alarm(*given))
+        return alarms[-1]
+
+    monkeypatch.setattr(http, "threading", SimpleNamespace(Timer=set_alarm))
+
+    def answer(of):
+        yield b"yy"
+        alarms[of].strike()
+        yield b"yy"
+
     fake.put(1, b"x")
-    fake.script(2, Reply(b"yyyy", drip=0.1))
-    client = Client("tests", 0.6)
+    fake.script(2, Reply(stream=lambda: answer(0)), Reply(stream=lambda: answer(2)))
+    client = Client("tests", LIMIT)
     client.get(f"{fake.url}/ephemeral/1.json")
-    time.sleep(0.4)
     assert client.get(f"{fake.url}/ephemeral/2.json").body == b"yyyy"
+    with pytest.raises(UpstreamUnreachable, match="no complete answer"):  # its own does
+        client.get(f"{fake.url}/ephemeral/2.json")
 
 
 # Answers cut short
@@ -188,7 +221,7 @@ def test_closed_port_is_unreachable():
 
 def test_body_that_cannot_be_unpacked_is_unreadable(fake):
     fake.script(1, Reply(b"plainly no gzip", headers={"Content-Encoding": "gzip"}), Reply(b"fine"))
-    client = Client("tests")
+    client = Client("tests", LIMIT)
     with pytest.raises(Unreadable) as caught:
         client.get(f"{fake.url}/ephemeral/1.json")
     assert caught.value.reason is Reason.NOT_JSON
@@ -200,7 +233,7 @@ def test_body_that_cannot_be_unpacked_is_unreadable(fake):
 
 def test_body_of_exactly_the_cap_is_taken_and_one_byte_more_is_not(fake):
     fake.script(1, Reply(b"x" * BODY_CAP), Reply(b"x" * (BODY_CAP + 1)), Reply(b"fine"))
-    client, url = Client("tests"), f"{fake.url}/ephemeral/1.json"
+    client, url = Client("tests", LIMIT), f"{fake.url}/ephemeral/1.json"
     assert len(client.get(url).body) == BODY_CAP
     with pytest.raises(Unacceptable) as caught:
         client.get(url)
@@ -217,7 +250,7 @@ def test_body_without_end_is_left_when_the_cap_is_reached(fake):
     began = time.monotonic()
     with pytest.raises(Unacceptable, match="TOO_LARGE"):
         get(fake)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < LIMIT / 2  # and not at the deadline
 
 
 # Other questions, and files
@@ -225,7 +258,7 @@ def test_body_without_end_is_left_when_the_cap_is_reached(fake):
 
 def test_any_status_is_an_answer_with_its_headers_to_who_asks_so(fake):
     fake.script(1, Reply(b'{"error": "x"}', status=422, headers={"X-Ratelimit-Remaining": "7"}), Reply(status=304))
-    client = Client("tests")
+    client = Client("tests", LIMIT)
     answer = client.ask("GET", f"{fake.url}/ephemeral/1.json", headers={"If-None-Match": '"a"'})
     assert (answer, answer.headers["x-ratelimit-remaining"]) == (Answer(422, b'{"error": "x"}'), "7")
     assert client.ask("GET", f"{fake.url}/ephemeral/1.json").status == 304
@@ -234,13 +267,13 @@ def test_any_status_is_an_answer_with_its_headers_to_who_asks_so(fake):
 
 def test_redirect_is_an_answer_that_is_not_followed(fake):
     fake.script(1, Reply(status=302, headers={"Location": f"{fake.url}/ephemeral/2.json"}))
-    assert Client("tests").ask("GET", f"{fake.url}/ephemeral/1.json").status == 302
+    assert Client("tests", LIMIT).ask("GET", f"{fake.url}/ephemeral/1.json").status == 302
     assert fake.asked == ["1"]
 
 
 def test_refused_answer_beyond_the_cap_keeps_its_status_and_loses_its_body(fake):
     fake.script(1, Reply(b"x" * 11, status=500), Reply(b"x" * 11))
-    client = Client("tests", cap=10)
+    client = Client("tests", LIMIT, cap=10)
     assert client.ask("GET", f"{fake.url}/ephemeral/1.json") == Answer(500, b"")
     with pytest.raises(Unacceptable, match="exceeds 10 bytes"):
         client.ask("GET", f"{fake.url}/ephemeral/1.json")
@@ -250,13 +283,13 @@ def test_question_may_have_less_time_than_its_client(fake):
     fake.script(1, Reply(silent_for=30))
     began = time.monotonic()
     with pytest.raises(UpstreamUnreachable, match="no complete answer within 0 s"):
-        Client("tests").ask("GET", f"{fake.url}/ephemeral/1.json", within=0.3)
-    assert 0.2 < time.monotonic() - began < 10  # and not 30
+        Client("tests", LIMIT).ask("GET", f"{fake.url}/ephemeral/1.json", within=0.3)
+    assert 0.2 < time.monotonic() - began < 25  # and not 30
 
 
 def test_file_is_written_as_it_comes_and_its_size_told(fake, tmp_path):
     fake.script(1, Reply(b"x" * 20_000, headers={"ETag": '"b"'}), Reply(b"gone", status=404), Reply(b"x" * 20_001))
-    client, url, told = Client("tests", cap=20_000), f"{fake.url}/ephemeral/1.json", []
+    client, url, told = Client("tests", LIMIT, cap=20_000), f"{fake.url}/ephemeral/1.json", []
     with (tmp_path / "file").open("wb") as file:
         answer = client.download(url, file, told=lambda *bytes_: told.append(bytes_))
         assert (answer, answer.headers["etag"], told[-1]) == (Answer(200, b""), '"b"', (20_000, 20_000))
@@ -269,7 +302,7 @@ def test_file_is_written_as_it_comes_and_its_size_told(fake, tmp_path):
 def test_file_cut_short_is_no_answer(fake, tmp_path):
     fake.script(1, Reply(b"x" * 10, declared=20))
     with (tmp_path / "file").open("wb") as file, pytest.raises(UpstreamUnreachable):
-        Client("tests").download(f"{fake.url}/ephemeral/1.json", file)
+        Client("tests", LIMIT).download(f"{fake.url}/ephemeral/1.json", file)
 
 
 # Retry-After
@@ -301,7 +334,9 @@ def test_retry_after_is_seconds_up_to_a_day_or_nothing(value, seconds):
 
 
 def test_retry_after_as_a_date_is_the_seconds_until_then():
-    assert 88 < retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)) <= 90
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=90)
+    seconds = retry_after(format_datetime(until, usegmt=True))
+    assert (until - datetime.now(UTC)).total_seconds() <= seconds <= 90
 
 
 def test_addresses_that_do_not_answer_share_the_time(monkeypatch):
