@@ -38,6 +38,20 @@ def configured(url, sentinel_password=""):
         health_redis._forget()
 
 
+def soonest(question, limit, tries=10):
+    """What is answered, and the seconds that it took, as soon as one answer takes less than `limit`, else at last.
+
+    A busy machine may hold up an answer, but not each of them.
+    """
+    for _ in range(tries):
+        begun = time.monotonic()
+        answer = question()
+        took = time.monotonic() - begun
+        if took < limit:
+            break
+    return answer, took
+
+
 class Server:
     """Answers /health/redis; `woken` are the positions for which its hub would have looked at the log."""
 
@@ -60,12 +74,12 @@ class Server:
         """The status code, and what is said."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/health/redis", method=method)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, json.loads(answer.read() or "null")
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read() or "null")
 
-    def wait_for(self, status, seconds=20):
+    def wait_for(self, status, seconds=60):
         """What is said as soon as it answers so."""
         deadline = time.monotonic() + seconds
         while (answer := self.ask())[0] != status:
@@ -105,7 +119,7 @@ class CountingProxy:
     def __exit__(self, *_):
         assert self._thread.is_alive(), "it did not count to the end"
         self._ended = True
-        self._thread.join(5)
+        self._thread.join(60)
         for each in [self._listening, *self._others]:
             each.close()
 
