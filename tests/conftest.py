@@ -3,7 +3,12 @@
 import socket
 from typing import Any
 
+import hypothesis
 import pytest
+
+# The same examples each time, and none too slow: a busy machine is no fault of theirs.
+hypothesis.settings.register_profile("board", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("board")
 
 
 def make_log_head(**_: Any) -> None:
