@@ -6,6 +6,8 @@ import time
 import pytest
 from celery import current_app
 from django.contrib.admin.models import LogEntry
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from killmails.admin.raw import SHOWN, as_text
 from killmails.ingest.quarantine import replay
@@ -120,13 +122,12 @@ def test_replay_twice_queues_once(admin_client, queue):
 def test_replay_of_500_is_quick_and_ends_with_500_killmails(admin_client, queue):
     LogHead.objects.get_or_create(pk=1)
     rejected = [reject(number, raw=package(number), reason="BAD_FIELD") for number in range(1, 501)]
-    begun = time.monotonic()
-    response = act(admin_client, "replay_selected", rejected)
+    with CaptureQueriesContext(connection) as queries:
+        response = act(admin_client, "replay_selected", rejected)
     assert messages(response) == ["Queued for replay: 500 packages."]
-    assert time.monotonic() - begun < 10
+    assert len(queries) < 50  # not one for each
     for rejected_id in queue():
         replay(rejected_id)
-    assert time.monotonic() - begun < 60
     assert Killmail.objects.count() == 500
     assert set(states()) == {"STORED"}
 
@@ -159,7 +160,7 @@ def test_broker_that_is_down_leaves_the_rows_to_the_sweeper(admin_client, broker
     rejected = [reject(number) for number in range(1, 501)]
     begun = time.monotonic()
     response = act(admin_client, "replay_selected", rejected)
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 60  # and not three seconds for each of them
     assert response.status_code == 200
     told = "The queue did not take 500 of them; the sweeper finds these within a minute."
     assert messages(response) == [f"Marked for replay: 500 packages. {told}"]
