@@ -229,7 +229,7 @@ def ask_at_once(esi: Esi, token: dict[int, str]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
 
 

@@ -6,6 +6,7 @@ import time
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -183,9 +184,16 @@ def test_upstream_that_is_away_is_told(settings):
     assert refused.value.returncode == 2
 
 
-def test_the_newest_days_come_by_themselves_once_it_has_begun(everef, settings):
+@pytest.fixture
+def yesterday(monkeypatch):
+    """Midnight does not come while the test runs."""
+    now = datetime.now(UTC)
+    monkeypatch.setattr(prices, "datetime", SimpleNamespace(now=lambda zone: now))
+    return now.date() - timedelta(days=1)
+
+
+def test_the_newest_days_come_by_themselves_once_it_has_begun(everef, settings, yesterday):
     settings.FEED = "live"
-    yesterday = datetime.now(UTC).date() - timedelta(days=1)
     everef.put(yesterday, line(day=yesterday))
     load_newest_prices()
     assert (everef.asked, loaded()) == ([], [])
@@ -391,9 +399,8 @@ def test_sum_beyond_all_that_there_is_is_none_and_stops_nothing(universe):
     assert (killmail.total_value, killmail.points) == (None, 3)
 
 
-def test_one_bad_day_does_not_keep_the_next_ones_away(everef, settings, caplog):
+def test_one_bad_day_does_not_keep_the_next_ones_away(everef, settings, caplog, yesterday):
     settings.FEED = "live"
-    yesterday = datetime.now(UTC).date() - timedelta(days=1)
     Price.objects.create(item_type_id=1, day=yesterday - timedelta(days=2), average=1, source="HISTORY")
     everef.put(yesterday - timedelta(days=1), line("-5", day=yesterday - timedelta(days=1)))
     everef.put(yesterday, line(day=yesterday))
