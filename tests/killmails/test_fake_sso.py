@@ -76,7 +76,7 @@ def asking(scopes: tuple[str, ...] = (OWN,), **changes: str | None) -> str:
 
 def post(fake: FakeEsi, path: str, form: dict[str, str], **headers: str):
     """Status, body and headers of a form that is sent."""
-    connection = http.client.HTTPConnection(fake.url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(fake.url.removeprefix("http://"), timeout=60)
     connection.request("POST", path, urlencode(form), {"Content-Type": "application/x-www-form-urlencoded"} | headers)
     response = connection.getresponse()
     raw = response.read()

@@ -99,12 +99,12 @@ def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
         assert process.stdout is not None
         while not lines or "Ctrl-C" not in lines[-1]:
             line = process.stdout.readline()
-            assert line, process.communicate(timeout=10)
+            assert line, process.communicate(timeout=60)
             lines.append(line.rstrip("\n"))
         yield process, lines
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 def test_what_it_prints_takes_a_board_from_the_login_to_a_corporations_killmails(served):
@@ -123,9 +123,9 @@ def test_what_it_prints_takes_a_board_from_the_login_to_a_corporations_killmails
     verifier, challenge = new_verifier()
     address = sso.authorize_url("the state", challenge, BOTH)
     director = lines[1].removeprefix("Directors: ").partition(" (")[0]
-    page = requests.get(address, timeout=10).text
+    page = requests.get(address, timeout=60).text
     pilot = re.search(rf'value="(\d+)">{re.escape(director)}<', page)[1]
-    back = requests.post(address, {"character": pilot}, allow_redirects=False, timeout=10).headers["Location"]
+    back = requests.post(address, {"character": pilot}, allow_redirects=False, timeout=60).headers["Location"]
     tokens = sso.exchange(re.search("code=([^&]*)&state=the\\+state$", back)[1], verifier)
     who = sso.read(tokens.access_token, datetime.now(UTC))
     assert (str(who.character_id), who.name) == (pilot, director)
@@ -141,7 +141,7 @@ def test_what_it_prints_takes_a_board_from_the_login_to_a_corporations_killmails
     assert str(refs[0][0].killmail_id).encode() in esi.fetch_killmail(refs[0][0].killmail_id, refs[0][0].killmail_hash)
 
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=10)[1] == ""
+    assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 130
 
 

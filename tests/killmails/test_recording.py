@@ -234,11 +234,11 @@ def test_command_serves_until_ctrl_c(tmp_path: Path) -> None:
         url = first.split()[-1]
         assert first == f"70 killmails, 100 a second, once, at {url}\n"
         assert f"R2Z2_URL={url} FEED=live" in second
-        with closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=5)) as connection:
+        with closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)) as connection:
             connection.request("GET", "/ephemeral/sequence.json", headers=AGENT)
             assert connection.getresponse().read() == b'{"sequence":1}'
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=5) == 130
+        assert process.wait(timeout=60) == 130
         assert process.stderr.read() == ""
     finally:
         process.kill()
@@ -264,7 +264,7 @@ def test_command_refuses_what_it_cannot_serve(tmp_path: Path, arguments: list[st
         env=environment(tmp_path),
         text=True,
         capture_output=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert result.returncode == 2

@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.path in self.server.silent:
             self.wfile.write(body[: len(body) // 2])
-            self.server.end.wait(30)
+            self.server.end.wait(60)
         else:
             self.wfile.write(body)
 
@@ -121,7 +121,7 @@ def test_a_download_that_stalls_is_given_up(ccp):
     begun = time.monotonic()
     with pytest.raises(UpstreamUnreachable, match="nothing came for 0 s"):
         StaticData(ccp.url, "tests", stall=0.3).download(BUILD, io.BytesIO())
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 50  # it is silent for 60
 
 
 def test_a_zip_beyond_the_cap_and_one_that_is_not_there_are_refused(ccp):

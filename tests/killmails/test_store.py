@@ -174,7 +174,7 @@ def test_eight_workers_with_the_same_killmails_in_any_order_store_each_once():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     assert sorted(results) == [Stored.ADDED] * 40 + [Stored.KNOWN] * 280
     assert [position for position, _, _ in log()] == list(range(1, 41))
     assert {killmail_id for _, _, killmail_id in log()} == wanted
