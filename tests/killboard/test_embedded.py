@@ -93,7 +93,7 @@ def test_worker_and_beat_that_end_by_themselves_are_started_again(monkeypatch, c
     monkeypatch.setattr(embedded, "RESTART", 0.01)
     monkeypatch.setattr(embedded, "_worker", lambda app, url: Ending("worker"))
     monkeypatch.setattr(embedded, "Service", lambda app, **_: Ending("beat"))
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     with embedded.Worker("http://127.0.0.1:1"):
         while min(started.count("worker"), started.count("beat")) < 3 and time.monotonic() < until:
             time.sleep(0.01)

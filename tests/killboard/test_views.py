@@ -225,7 +225,7 @@ def test_body_of_64_kib_is_accepted_and_a_byte_more_is_413(post):
 
 def test_body_of_65_kib_is_413_also_in_chunks():
     with running_server(get_asgi_application()) as port:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         for size, status in [(0, 200), (65 * 1024, 413)]:
             chunks = iter([json.dumps({"query": QUERY}).encode()] + [b" " * 1024] * (size // 1024))
             headers = {"Content-Type": JSON, "Transfer-Encoding": "chunked"}
@@ -443,7 +443,7 @@ def _mixed(tokens, count):
     body = json.dumps({"query": VIEWER})
 
     def ask(names):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         for name in names:
             connection.request("POST", "/graphql", body, {"Content-Type": JSON, **bearers[name]})
             viewer = json.loads(connection.getresponse().read())["data"]["viewer"]
