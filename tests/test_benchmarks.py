@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_the_benchmark_measures_the_rows_that_it_is_asked_for(tmp_path):
     command = [sys.executable, "-m", "benchmarks.fanout", "--quick", "--no-plot", "--out", str(tmp_path)]
     command += ["--server", "uvicorn", "--only", "latency,burst"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stdout + run.stderr
     body = json.loads((tmp_path / "fanout.json").read_text())
     latency, burst = body["results"]
@@ -36,17 +36,17 @@ def test_the_benchmark_measures_the_rows_that_it_is_asked_for(tmp_path):
 
 def test_the_benchmark_of_the_doorbell_counts_what_arrived_and_says_how_long_it_took():
     command = [sys.executable, "-m", "benchmarks.doorbell", "50"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     # On a busy machine late rings become one: then it says, by its exit code, that it measured nothing.
     assert run.returncode in (0, 1), run.stdout + run.stderr
     times = r"p50 \d+\.\d\d ms, p99 \d+\.\d\d ms, longest \d+\.\d\d ms"
     for way in ("bare", "doorbell"):
-        assert re.search(rf"^{way}: [1-5]\d of 50 arrived, {times}$", run.stdout, re.MULTILINE), run.stdout
+        assert re.search(rf"^{way}: [1-5]?\d of 50 arrived, {times}$", run.stdout, re.MULTILINE), run.stdout
 
 
 def test_the_benchmark_refuses_a_row_that_it_does_not_have():
     command = [sys.executable, "-m", "benchmarks.fanout", "--only", "latency,lunch"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 2
     assert "there is no lunch; there are latency," in run.stderr
 
@@ -71,11 +71,11 @@ def test_a_lost_or_doubled_event_fails_the_run(tmp_path, then, what):
         port = limit.ask("listen")["port"]
         sockets.ask("connect", url=f"ws://127.0.0.1:{port}/", kind="bare", sockets=3)
         broadcast(limit, 1, 1)
-        sockets.ask("wait", first=1, last=1, receivers=3, seconds=5)
+        sockets.ask("wait", first=1, last=1, receivers=3, seconds=60)
         broadcast(limit, *then)
         if what is None:
-            sockets.ask("wait", first=2, last=2, receivers=3, seconds=1)
+            sockets.ask("wait", first=2, last=2, receivers=3, seconds=60)
             assert sockets.ask("finish") == {"delivered": 6}
         else:
             with pytest.raises(Failure, match=what):
-                sockets.ask("wait", first=2, last=2, receivers=3, seconds=1)
+                sockets.ask("wait", first=2, last=2, receivers=3, seconds=5)  # as long as the wrong frames may take

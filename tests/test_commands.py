@@ -69,7 +69,7 @@ def call(folder: Path, *arguments: str, user: int | None = None, **env: str) -> 
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -247,7 +247,7 @@ def start(tmp_path: Path) -> Iterator[Started]:
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
     """Exit code, and what it said to the operator."""
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert "Traceback" not in errors
     return process.returncode, errors
 
@@ -308,7 +308,7 @@ def test_a5_ctrl_c_in_the_middle_of_a_change_leaves_nothing_of_it(start: Started
 
 
 def wait_until(condition: Callable[[], Any], process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, ended(process)
         assert time.monotonic() < deadline
