@@ -9,6 +9,7 @@ import pytest
 import redis as redis_client
 from django.core.management import call_command
 from django.db import connection
+from django.db.models import F
 from django.db.models.functions import Now
 
 from health import diagnosis, same_redis
@@ -16,6 +17,7 @@ from health import redis as health_redis
 from health.models import Process
 from health.redis import identity
 from realtime import canary, doorbell
+from tests.feeding import stop_database_clock
 from tests.health.doorbell_server import configured, doorbell_server
 from tests.services import Redis
 from tests.services.service import free_port
@@ -57,6 +59,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(same_redis, "time", clock)
+    stop_database_clock(monkeypatch)  # who has a row here goes on living, however long the test takes
     return clock
 
 
@@ -304,8 +307,9 @@ def test_mismatch_that_the_next_heartbeat_mends_does_not_count(board, clock, cap
 
     def beat(seconds):
         clock.now += seconds
-        Process.objects.filter(id="w1:77:aa").update(redis=own, seen_at=Now())
-        Process.objects.filter(id="w2:77:aa").update(seen_at=Now())
+        beaten = F("seen_at") + timedelta(seconds=seconds)
+        Process.objects.filter(id="w1:77:aa").update(redis=own, seen_at=beaten)
+        Process.objects.filter(id="w2:77:aa").update(seen_at=beaten)
 
     clock.sleep = beat
     _, _, details = failed_test(capsys)

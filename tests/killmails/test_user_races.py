@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.test import Client
 
@@ -27,7 +27,7 @@ from killmails.schema.sync import statuses
 from killmails.upstream.esi import KillmailRef, RecentPage
 from killmails.users import lists, pending, rounds
 from killmails.users.grants import grant_for
-from killmails.users.work import claim
+from killmails.users.work import CLAIM, claim
 from tests.killboard.test_login import begin, come_back, log_in
 from tests.killmails.eve import BOTH, KILLER, KILLER_CORPORATION, OTHER, VICTIM, losses
 from tests.killmails.test_users import a_quarter_of_an_hour_passes, due_now, sync_of
@@ -243,7 +243,8 @@ def test_a_slow_list_stays_with_its_worker(eve, monkeypatch):
     (sync,) = claim(KillmailSync.objects.all())
 
     def pages(*_, page, etag):
-        # Most of a minute has passed since the page before.
+        # Renewed before each page; and until the next one most of a minute passes.
+        assert KillmailSync.objects.annotate(left=F("claimed_until") - Now()).get().left == CLAIM
         KillmailSync.objects.update(claimed_until=Now() + timedelta(seconds=1))
         assert claim(KillmailSync.objects.all()) == []
         return RecentPage([KillmailRef(1000 - page, "a" * 40)], 9, "e", True, 300.0)
