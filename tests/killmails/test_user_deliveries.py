@@ -118,7 +118,8 @@ def test_p26_in_any_order(eve, expected):
     scene(eve)
     chance = random.Random(7)
     for _ in range(30):
-        rows = list(PendingKillmail.objects.filter(state="TO_FETCH")) + list(KillmailSync.objects.exclude(due_at=None))
+        killmails = PendingKillmail.objects.filter(state="TO_FETCH").order_by("killmail_id")
+        rows = [*killmails, *KillmailSync.objects.exclude(due_at=None).order_by("kind", "eve_id")]
         chance.shuffle(rows)
         for number, row in enumerate(rows):
             type(row)._default_manager.filter(pk=row.pk).update(priority=number % 4)
