@@ -227,7 +227,9 @@ def test_no_server(redis, transactional_db, capsys, monkeypatch):
 
 
 @pytest.mark.services
-def test_who_asks_at_another_redis_than_the_server_is_told_where_that_is_not(redis, transactional_db, capsys, monkeypatch):
+def test_who_asks_at_another_redis_than_the_server_is_told_where_that_is_not(
+    redis, transactional_db, capsys, monkeypatch
+):
     monkeypatch.setattr(diagnosis, "CANARY_LIMIT", 2.0)
     with configured(redis.url):
         enter("server", "s1:76:aa", redis="0123456789abcdef")
