@@ -22,7 +22,7 @@ PROTOCOL = "graphql-transport-ws"
 LEGACY = "graphql-ws"
 INIT = {"type": "connection_init"}
 ACK = {"type": "connection_ack"}
-LIMIT = 20.0  # seconds until a test gives up
+LIMIT = 60.0  # seconds until a test gives up
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def running_server(application, send_buffer=None, **options):
         yield listening.getsockname()[1]
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(LIMIT)
         assert not thread.is_alive(), "the server did not stop"
 
 
@@ -72,7 +72,7 @@ class Board:
         return self.endpoint.hub
 
     def open(self, **options):
-        options = {"subprotocols": [PROTOCOL], "compression": None, "max_size": None} | options
+        options = {"subprotocols": [PROTOCOL], "compression": None, "max_size": None, "open_timeout": LIMIT} | options
         return connect(f"ws://127.0.0.1:{self.port}/graphql", **options)
 
     @contextlib.asynccontextmanager
@@ -100,6 +100,12 @@ class Board:
     def subscriptions(self):
         """How many there are, whether or not the hub has taken them in."""
         return 0 if self.endpoint is None else len(self.hub._all)
+
+    async def consumer(self):
+        """The server's side of the only socket there is, from when it waits for its initialisation on."""
+        await until(lambda: [one for one in list(self.endpoint._consumers.values()) if one._init_limit])
+        (consumer,) = self.endpoint._consumers.values()
+        return consumer
 
     def sockets(self):
         """How many sockets are counted."""

@@ -11,7 +11,8 @@ from tests.realtime.memory_log import CountingEngine, MemoryLog
 NUMBER = "subscription { number { text } }"
 BOTH = "subscription($after: String) { both(after: $after) { position kind } }"
 TENS = "subscription($of: [Int!]!, $after: String) { tens(of: $of, after: $after) { position kind } }"
-TIMEOUT = 20.0  # seconds until a test gives up waiting
+TIMEOUT = 60.0  # seconds until a test gives up waiting
+NEVER = 600.0  # seconds: what would only happen after so long, happens for another reason
 
 
 def calls_of(work):
@@ -111,8 +112,7 @@ class Stage:
     async def settled(self):
         """Until the hub has taken everything to everybody who is live."""
         await wait_for(lambda: self.hub._head and self.hub._head.position >= self.log.position)
-        await self.hub._in_thread(int)  # its thread has done by now what it had to do before
-        await asyncio.sleep(0.01)
+        await turns(self.hub._thread)
 
     async def end(self):
         tasks = [*self.hub._tasks, *filter(None, [self.hub._joining.replay._task])]
@@ -121,6 +121,13 @@ class Stage:
         await asyncio.gather(*tasks, return_exceptions=True)
         self.hub._thread.shutdown()
         self.hub._joining.replay._thread.shutdown()
+
+
+async def turns(thread):
+    """Until the thread has done what it had to do before, and what waits for nothing but the loop has had its turn."""
+    await asyncio.get_running_loop().run_in_executor(thread, int)
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 async def wait_for(condition):

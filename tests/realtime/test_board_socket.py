@@ -16,7 +16,7 @@ from realtime.endpoint import Endpoint
 from realtime.hub import Hub
 from realtime.limits import Limits
 from tests.builders import NOW, raw_package
-from tests.realtime.running_server import ACK, INIT, PROTOCOL, run
+from tests.realtime.running_server import ACK, INIT, LIMIT, PROTOCOL, run
 
 
 @pytest.fixture
@@ -40,9 +40,9 @@ async def _communicator():
     application = GraphQLConsumer.as_asgi(endpoint=Endpoint(asgi.engine, hub, Limits()))
     socket_ = WebsocketCommunicator(application, "/graphql", None, [PROTOCOL])
     try:
-        assert await socket_.connect() == (True, PROTOCOL)
+        assert await socket_.connect(LIMIT) == (True, PROTOCOL)
         yield socket_
-        await socket_.disconnect()
+        await socket_.disconnect(timeout=LIMIT)
     finally:
         for task in hub._tasks:
             task.cancel()
@@ -63,12 +63,12 @@ def test_killmail_that_is_stored_reaches_the_sockets_of_the_board(log_head):
     async def scenario():
         async with _communicator() as ws:
             await ws.send_json_to(INIT)
-            assert await ws.receive_json_from() == ACK
+            assert await ws.receive_json_from(LIMIT) == ACK
             query = "subscription { killmailEvents { position kind killmail { id victim { shipType { id } } } } }"
             await ws.send_json_to({"type": "subscribe", "id": "k", "payload": {"query": query}})
-            checkpoint = await ws.receive_json_from(timeout=5)
+            checkpoint = await ws.receive_json_from(LIMIT)
             await asyncio.to_thread(_store, 1)
-            return checkpoint, await ws.receive_json_from(timeout=5)
+            return checkpoint, await ws.receive_json_from(LIMIT)
 
     checkpoint, added = run(scenario())
     head = LogHead.objects.get()

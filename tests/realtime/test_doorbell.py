@@ -18,16 +18,18 @@ from realtime.pulse import Status
 from tests.services import Redis
 
 MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-DEADLINE = 15.0  # seconds until a test gives up
+DEADLINE = 60.0  # seconds until a test gives up
 HEARD_AGAIN = 8.0  # seconds in which a listener finds back: silence, a send that hangs, and a pause
+NEVER = 600.0  # seconds: what would only happen after so long, happens for another reason
+SILENCE, SEND_LIMIT = doorbell.SILENCE, doorbell.SEND_LIMIT  # as they are outside of these tests
 
 
 class Ear:
-    """A listener in a thread with a loop of its own, as in a server; `heard` are the rings, with their times."""
+    """A listener in a thread with a loop of its own, as in a server; `heard` are the numbers of the rings."""
 
     def __init__(self, listener_class=Listener, head=0):
         self.heard = []
-        self._listener = listener_class(lambda number: self.heard.append((time.monotonic(), number)), lambda: head)
+        self._listener = listener_class(self.heard.append, lambda: head)
         self._started = threading.Event()
 
     def __enter__(self):
@@ -45,11 +47,11 @@ class Ear:
 
     def __exit__(self, *_):
         self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join(10)
+        self._thread.join(DEADLINE)
         assert not self._thread.is_alive(), "the listener did not end"
 
     def numbers(self):
-        return [number for _, number in self.heard]
+        return list(self.heard)
 
     def hears(self, number, within=DEADLINE):
         """Whether a ring with this number arrives, rung anew again and again; a single one may be lost."""
@@ -61,23 +63,26 @@ class Ear:
                 return True
         return False
 
-    def seconds_until(self, number, within=DEADLINE):
-        """How long after now a ring with this number was heard; it must have been rung."""
-        started = time.monotonic()
-        while time.monotonic() < started + within:
-            times = [when for when, heard in list(self.heard) if heard == number]
-            if times:
-                return times[0] - started
-            time.sleep(0.001)
-        raise AssertionError(f"{number} was not heard within {within} s, only {self.numbers()}")
+    def expect(self, number):
+        """A ring with this number is heard; it must have been rung, once."""
+        _wait_for(lambda: number in self.numbers())
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch, settings):
-    """No loop of another test; a layer in memory."""
+    """No loop of another test; a layer in memory; and who stalls for some seconds is neither deaf nor given up."""
     settings.CHANNEL_LAYERS = MEMORY
     monkeypatch.setattr(doorbell, "_ringer", doorbell._Ringer())
     monkeypatch.setattr(doorbell, "_listener", None)
+    monkeypatch.setattr(doorbell, "SILENCE", NEVER)
+    monkeypatch.setattr(doorbell, "SEND_LIMIT", NEVER)
+
+
+@pytest.fixture
+def in_earnest(monkeypatch):
+    """The limits of production."""
+    monkeypatch.setattr(doorbell, "SILENCE", SILENCE)
+    monkeypatch.setattr(doorbell, "SEND_LIMIT", SEND_LIMIT)
 
 
 @pytest.fixture
@@ -118,14 +123,13 @@ def _wait_for(condition, within=DEADLINE):
 # Ringing
 
 
-def test_ring_from_another_thread_arrives_at_once():
+def test_ring_from_another_thread_waits_for_no_heartbeat(monkeypatch):
+    monkeypatch.setattr(doorbell, "HEARTBEAT", NEVER)
     with Ear() as ear:
         assert ear.hears(1)
-        delays = []
         for number in range(2, 12):
             ring(number)
-            delays.append(ear.seconds_until(number))
-    assert max(delays) < 0.3
+            ear.expect(number)
 
 
 def test_ring_from_many_threads_at_once_ends_with_the_newest():
@@ -137,7 +141,7 @@ def test_ring_from_many_threads_at_once_ends_with_the_newest():
         for thread in threads:
             thread.join()
         ring(50)
-        ear.seconds_until(50)
+        ear.expect(50)
 
 
 def test_ring_needs_no_listener():
@@ -202,16 +206,25 @@ def test_process_that_could_not_ring_and_was_never_deaf_says_once_that_it_rings_
     assert told[1:] == ["The doorbell rings again."]
 
 
-def test_hanging_layer_holds_nobody_up_and_is_given_up(layer, monkeypatch, caplog):
+def test_hanging_layer_holds_nobody_up(layer):
+    recording = layer(RecordingLayer())
+    recording.hold.clear()
+    ring(1)
+    _wait_for(lambda: recording.sent == [1])
+    for number in range(2, 101):
+        ring(number)
+    assert recording.sent == [1]  # it hangs still, and we are here
+    recording.hold.set()
+    _wait_for(lambda: recording.sent == [1, 100])
+
+
+def test_hanging_layer_is_given_up(layer, monkeypatch, caplog):
     monkeypatch.setattr(doorbell, "SEND_LIMIT", 0.3)
     recording = layer(RecordingLayer())
     recording.hold.clear()
     ring(1)
     _wait_for(lambda: recording.sent == [1])
-    started = time.monotonic()
-    for number in range(2, 101):
-        ring(number)
-    assert time.monotonic() - started < 2  # and not 0.3 for each
+    ring(100)
     _wait_for(lambda: recording.sent == [1, 100])
     recording.hold.set()
     ring(101)
@@ -238,7 +251,7 @@ def test_forked_child_can_ring(layer):
             recording = RecordingLayer()
             doorbell.get_channel_layer = lambda: recording
             ring(5)
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + DEADLINE
             while recording.sent != [5] and time.monotonic() < deadline:
                 time.sleep(0.01)
             os._exit(0 if recording.sent == [5] else 1)
@@ -311,11 +324,12 @@ def test_process_without_a_listener_has_no_connections():
 
 
 def test_heartbeat_that_comes_back_proves_both_connections_to_any_event_loop():
+    begun = time.monotonic()
     with Ear():
         _wait_for(lambda: asyncio.run(doorbell.check(1.0)).connected)
         status = doorbell.status()
         assert (status.publish, status.subscribe) == ("ready", "ready")
-        assert 0 < status.round_trip < 1.0
+        assert 0 < status.round_trip < time.monotonic() - begun
     status = asyncio.run(doorbell.check(1.0))
     assert (status.publish, status.subscribe, status.connected) == ("end", "end", False)
 
@@ -331,25 +345,36 @@ def test_heartbeat_of_another_process_proves_the_subscription_only(layer, monkey
     layer(Foreign())
     with Ear() as ear:
         _wait_for(lambda: ear.heard)
-        status = asyncio.run(doorbell.check(0.3))
-    assert status == Status("ready", "ready", None)
-    assert not status.connected
+        seen = []
+        _wait_for(lambda: seen.append(asyncio.run(doorbell.check(0.3))) or seen[-1].publish == "ready")
+    assert seen[-1] == Status("ready", "ready", None)
+    assert not any(status.connected for status in seen)
 
 
 def test_those_who_ask_together_share_one_heartbeat(layer, monkeypatch):
     class Counting(InMemoryChannelLayer):
-        sent = 0
+        """Sends nothing before so many have asked."""
+
+        sent, asked, wanted = 0, 0, 0
 
         async def group_send(self, group, message):
             self.sent += 1
+            while self.asked < self.wanted:  # noqa: ASYNC110  (as above)
+                await asyncio.sleep(0.001)
             await super().group_send(group, message)
 
-    async def ask(count):
-        return await asyncio.gather(*(doorbell.check(1.0) for _ in range(count)))
+    class Asked(Listener):
+        async def check(self, within):
+            counting.asked += 1
+            return await super().check(within)
 
-    monkeypatch.setattr(doorbell, "HEARTBEAT", 60.0)
+    async def ask(count):
+        counting.wanted = counting.asked + count
+        return await asyncio.gather(*(doorbell.check(DEADLINE) for _ in range(count)))
+
+    monkeypatch.setattr(doorbell, "HEARTBEAT", NEVER)
     counting = layer(Counting())
-    with Ear():
+    with Ear(Asked):
         _wait_for(lambda: asyncio.run(doorbell.check(1.0)).connected)
         time.sleep(doorbell.FRESH)
         before = counting.sent
@@ -393,19 +418,23 @@ async def _beside_a_listener(scenario, **more):
 
 
 def test_canary_is_answered_by_who_listens_and_wakes_nobody(monkeypatch):
-    monkeypatch.setattr(doorbell, "HEARTBEAT", 60.0)
+    monkeypatch.setattr(doorbell, "HEARTBEAT", NEVER)
     monkeypatch.setattr(canary, "LATER", 0.05)
-    flight, woken = asyncio.run(_beside_a_listener(canary.send_canary(5.0)))
+    flight, woken = asyncio.run(_beside_a_listener(canary.send_canary(DEADLINE)))
     assert list(flight.answers) == [doorbell.own_id()]
-    assert all(0 < seconds < 5 for seconds in (flight.heard, *flight.answers.values()))
+    assert all(0 < seconds < DEADLINE for seconds in (flight.heard, *flight.answers.values()))
     assert woken == []
 
 
 def test_who_only_overhears_answers_no_canary():
-    overheard = []
-    flight, _ = asyncio.run(_beside_a_listener(canary.send_canary(0.3), overheard=overheard.append))
-    assert flight.answers == {}
-    assert "doorbell.canary" in [message["type"] for message in overheard]
+    overheard, answers = [], {}
+
+    async def scenario():
+        while "doorbell.canary" not in [message["type"] for message in overheard]:
+            answers.update((await canary.send_canary(0.3)).answers)
+
+    asyncio.run(_beside_a_listener(scenario(), overheard=overheard.append))
+    assert answers == {}
 
 
 def test_canary_that_is_none_harms_nobody(monkeypatch):
@@ -414,7 +443,7 @@ def test_canary_that_is_none_harms_nobody(monkeypatch):
     async def scenario():
         for message in ({"type": "doorbell.canary"}, {"type": "doorbell.canary", "sent": 1, "reply": "no such"}, {}):
             await doorbell.get_channel_layer().group_send(doorbell.GROUP, message)
-        return await canary.send_canary(5.0)
+        return await canary.send_canary(DEADLINE)
 
     flight, _ = asyncio.run(_beside_a_listener(scenario()))
     assert list(flight.answers) == [doorbell.own_id()]
@@ -443,25 +472,23 @@ def _pubsub_layer(port):
 
 
 @pytest.mark.services
-def test_ring_through_redis_arrives_at_once(pubsub):
+def test_ring_through_redis_waits_for_no_heartbeat(pubsub, monkeypatch):
+    monkeypatch.setattr(doorbell, "HEARTBEAT", NEVER)
     with Ear() as ear:
         assert ear.hears(1)
-        delays = []
         for number in range(2, 30):
             ring(number)
-            delays.append(ear.seconds_until(number))
-    assert max(delays) < 0.3
+            ear.expect(number)
 
 
 @pytest.mark.services
 def test_quiet_listener_hears_after_longer_than_any_timeout(pubsub, monkeypatch):
-    monkeypatch.setattr(doorbell, "HEARTBEAT", 60.0)
-    monkeypatch.setattr(doorbell, "SILENCE", 60.0)
+    monkeypatch.setattr(doorbell, "HEARTBEAT", NEVER)
     with Ear() as ear:
         assert ear.hears(1)
         time.sleep(5.5)  # redis-py's own limit is 5 s
         ring(2)
-        assert ear.seconds_until(2) < 0.5
+        ear.expect(2)
 
 
 def _flush_all(server):
@@ -491,18 +518,19 @@ FAULTS = [_flush_all, _kill_clients, Redis.restart, _kill_and_start, _pause_for_
 
 
 @pytest.mark.services
+@pytest.mark.usefixtures("in_earnest")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__.strip("_"))
 def test_listener_hears_again_after(pubsub, fault):
     with Ear() as ear:
         assert ear.hears(1)
         fault(pubsub)
-        started = time.monotonic()
-        assert ear.hears(2, within=HEARD_AGAIN), f"deaf {time.monotonic() - started:.1f} s after {fault.__name__}"
+        assert ear.hears(2), f"deaf after {fault.__name__}"
         for number in range(3, 8):  # and stays so
-            assert ear.hears(number, within=2.0)
+            assert ear.hears(number)
 
 
 @pytest.mark.services
+@pytest.mark.usefixtures("in_earnest")
 def test_ring_holds_nobody_up_while_redis_hangs(pubsub):
     with Ear() as ear:
         assert ear.hears(1)
@@ -511,7 +539,7 @@ def test_ring_holds_nobody_up_while_redis_hangs(pubsub):
             started = time.monotonic()
             for number in range(2, 500):
                 ring(number)
-            assert time.monotonic() - started < 2  # and not two for each
+            assert time.monotonic() - started < DEADLINE  # and not two seconds for each
         finally:
             pubsub.resume()
 
@@ -532,7 +560,7 @@ class Proxy:
 
     def __exit__(self, *_):
         self._ended = True
-        self._thread.join(5)
+        self._thread.join(DEADLINE)
         for each in [self._listening, *(end for pair in self._pairs + self._frozen for end in pair)]:
             each.close()
 
@@ -569,16 +597,18 @@ class Trusting(Listener):
 
 
 @pytest.mark.services
+@pytest.mark.usefixtures("in_earnest")
 def test_listener_hears_again_after_its_connections_are_half_open(redis_server, settings):
     with Proxy(redis_server.port) as proxy:
         settings.CHANNEL_LAYERS = _pubsub_layer(proxy.port)
         with Ear() as ear:
             assert ear.hears(1)
             proxy.freeze()
-            assert ear.hears(2, within=HEARD_AGAIN)
+            assert ear.hears(2)
 
 
 @pytest.mark.services
+@pytest.mark.usefixtures("in_earnest")
 def test_listener_that_trusts_a_half_open_connection_stays_deaf(redis_server, settings):
     with Proxy(redis_server.port) as proxy:
         settings.CHANNEL_LAYERS = _pubsub_layer(proxy.port)

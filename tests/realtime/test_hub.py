@@ -3,15 +3,18 @@
 import asyncio
 import logging
 import random
-import time
+import threading
+from types import SimpleNamespace
 
 import pytest
 
+from realtime import execution as execution_module
 from realtime import hub as hub_module
+from realtime import joining as joining_module
 from realtime.hub import HubUnavailable
 from realtime.log import Head
 from tests.realtime.memory_log import MemoryLog
-from tests.realtime.staging import BOTH, NUMBER, Member, nothing_left, staged, wait_for
+from tests.realtime.staging import BOTH, NEVER, NUMBER, TIMEOUT, Member, nothing_left, staged, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +27,13 @@ def patience(monkeypatch):
 
 
 def test_subscriber_gets_each_event_once_and_in_order():
+    chance = random.Random(1)
+
     async def scenario():
         async with staged() as stage:
             member = await stage.join()
             for _ in range(20):
-                stage.publish(random.randint(1, 5))
+                stage.publish(chance.randint(1, 5))
                 await asyncio.sleep(0)
             await stage.until(member)
             return member, stage.log.position
@@ -51,7 +56,7 @@ def test_subscriber_begins_after_the_head():
 
 def test_more_events_than_a_page_arrive_without_another_ring(monkeypatch):
     monkeypatch.setattr(hub_module, "PAGE", 10)
-    monkeypatch.setattr(hub_module, "POLL", 30.0)
+    monkeypatch.setattr(hub_module, "POLL", NEVER)
 
     async def scenario():
         async with staged() as stage:
@@ -105,22 +110,35 @@ def test_checkpoint_comes_first_and_says_where_the_log_stands():
 
 
 def test_checkpoint_comes_again_to_those_who_were_told_nothing_of_the_last_events(monkeypatch):
-    monkeypatch.setattr(hub_module, "CHECKPOINTS", 0.3)
+    monkeypatch.setattr(hub_module, "CHECKPOINTS", 0.05)
 
     async def scenario():
         async with staged() as stage:
+            rounds = _rounds_once_the_head_is_at(stage, 7)
             narrow = await stage.live("subscription { tens(of: [5]) { position kind } }")
             wide = await stage.live(BOTH)
             evens = await stage.live("subscription { evens { position kind } }")
             stage.publish(7)
-            await wait_for(lambda: len(narrow.told) == 3)
-            await asyncio.sleep(0.7)  # nothing new: nothing is told again
+            await wait_for(lambda: len(rounds) == 3)  # after the first nothing is new: nothing is told again
             return narrow.told, wide.told[-1], evens.told
 
     narrow, wide, evens = asyncio.run(scenario())
     assert narrow == [("CHECKPOINT", 0), ("ADDED", 5), ("CHECKPOINT", 7)]
     assert wide == ("ADDED", 7)
     assert evens == [("ADDED", 2), ("ADDED", 4), ("ADDED", 6)]  # wants no checkpoints
+
+
+def _rounds_once_the_head_is_at(stage, position):
+    """The hub's rounds of checkpoints, which begin then: one in the middle of the events would tell of these."""
+    tell, rounds = stage.hub._tell_place, []
+
+    async def tell_later(head):
+        if head.position == position:
+            await tell(head)
+            rounds.append(head)
+
+    stage.hub._tell_place = tell_later
+    return rounds
 
 
 # One execution for each selection and event
@@ -158,20 +176,22 @@ def test_filters_around_one_selection_share_its_execution():
     assert groups == 4
 
 
-def _arrivals_beside_costly_ones(before_first):
-    """When a plain subscriber, and when the first of ten costly ones has the second event; by the clock of the test."""
+def _arrivals_beside_costly_ones(monkeypatch, before_first):
+    """In which order a plain subscriber and ten costly ones have the second event. The clock moves for costs alone."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(execution_module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     async def scenario():
         async with staged() as stage:
             costly = [await stage.live(f"subscription {{ c{n}: number {{ position padding }} }}") for n in range(10)]
             plain = await stage.live()
-            had = {}
+            had = []
             before_first(stage)
             execute = stage.engine.execute
 
             def costs(operation, root=None):
                 if "padding" in operation.fields:
-                    time.sleep(0.02)
+                    clock.now += 0.02
                 return execute(operation, root)
 
             stage.engine.execute = costs
@@ -182,8 +202,7 @@ def _arrivals_beside_costly_ones(before_first):
                 await stage.until(plain, *costly)
             return had
 
-    had = asyncio.run(scenario())
-    return had["plain"], had["costly"]
+    return asyncio.run(scenario())
 
 
 def _note_second(member, name, had):
@@ -191,18 +210,17 @@ def _note_second(member, name, had):
 
     def noted(subscription, position, result):
         if position == 2:
-            had.setdefault(name, time.monotonic())
+            had.append(name)
         return offer(subscription, position, result)
 
     member.subscription.offer = noted
 
 
-def test_what_is_quick_to_execute_does_not_wait_for_what_is_not():
-    plain, costly = _arrivals_beside_costly_ones(lambda stage: None)
-    assert plain < costly
+def test_what_is_quick_to_execute_does_not_wait_for_what_is_not(monkeypatch):
+    assert _arrivals_beside_costly_ones(monkeypatch, lambda stage: None) == ["plain", *["costly"] * 10]
 
 
-def test_order_of_execution_that_knows_no_cost_would_be_seen():
+def test_order_of_execution_that_knows_no_cost_would_be_seen(monkeypatch):
     """Known to be wrong: groups in the order in which they came."""
 
     def forget(stage):
@@ -211,8 +229,7 @@ def test_order_of_execution_that_knows_no_cost_would_be_seen():
             (taken, group) for taken in events for group in [*groups._groups.values(), None]
         )
 
-    plain, costly = _arrivals_beside_costly_ones(forget)
-    assert plain > costly
+    assert _arrivals_beside_costly_ones(monkeypatch, forget) == [*["costly"] * 10, "plain"]
 
 
 def test_other_variables_in_the_selection_are_executed_apart():
@@ -338,6 +355,12 @@ def test_member_that_leaves_while_it_is_given_an_event_gets_no_more():
 # A log that fails
 
 
+async def _looks(stage):
+    """Two have begun from now on: what came of the first has been dealt with."""
+    wanted = stage.log.heads + 2
+    await wait_for(lambda: stage.log.heads >= wanted)
+
+
 def test_subscriber_is_refused_when_the_log_cannot_be_read(monkeypatch):
     monkeypatch.setattr(hub_module, "START_LIMIT", 0.3)
 
@@ -347,6 +370,7 @@ def test_subscriber_is_refused_when_the_log_cannot_be_read(monkeypatch):
             with pytest.raises(HubUnavailable) as caught:
                 await stage.join()
             left = nothing_left(stage.hub)
+            monkeypatch.setattr(hub_module, "START_LIMIT", TIMEOUT)
             stage.log.fault = None
             member = await stage.live()
             stage.publish()
@@ -367,7 +391,7 @@ def test_log_that_fails_for_a_while_costs_no_event(caplog):
             await stage.until(member)
             stage.log.fault = OSError("no database")
             stage.publish(3)
-            await asyncio.sleep(0.3)
+            await _looks(stage)
             during = list(member.positions)
             stage.log.fault = None
             await stage.until(member)
@@ -385,7 +409,7 @@ def test_nothing_is_delivered_past_a_hole_until_it_is_filled(caplog):
             member = await stage.live()
             stage.log.holes = {2}
             stage.publish(3)
-            await asyncio.sleep(0.5)
+            await _looks(stage)
             during = list(member.positions)
             stage.log.holes = set()
             await stage.until(member)
@@ -402,7 +426,7 @@ def test_head_without_its_events_is_refused(caplog):
             member = await stage.live()
             stage.log.holes = {1}
             stage.publish()
-            await asyncio.sleep(0.3)
+            await _looks(stage)
             return member.positions
 
     with caplog.at_level(logging.ERROR, "realtime.hub"):
@@ -538,7 +562,7 @@ def test_event_is_found_within_a_poll_when_nobody_rings():
 
 
 def test_ring_wakes_the_hub_long_before_the_next_poll(monkeypatch):
-    monkeypatch.setattr(hub_module, "POLL", 30.0)
+    monkeypatch.setattr(hub_module, "POLL", NEVER)
 
     async def scenario():
         async with staged() as stage:
@@ -551,7 +575,7 @@ def test_ring_wakes_the_hub_long_before_the_next_poll(monkeypatch):
 
 
 def test_ring_for_what_is_known_already_does_not_wake_the_hub(monkeypatch):
-    monkeypatch.setattr(hub_module, "POLL", 30.0)
+    monkeypatch.setattr(hub_module, "POLL", NEVER)
 
     async def scenario():
         async with staged(MemoryLog(position=9)) as stage:
@@ -559,24 +583,25 @@ def test_ring_for_what_is_known_already_does_not_wake_the_hub(monkeypatch):
             before = stage.log.heads
             for head in (0, 8, 9):
                 stage.hub._woken(head)
-            await asyncio.sleep(0.1)
+            await stage.settled()
             return stage.log.heads - before
 
     assert asyncio.run(scenario()) == 0
 
 
 def test_ring_that_comes_while_the_hub_reads_is_not_forgotten(monkeypatch):
-    monkeypatch.setattr(hub_module, "POLL", 30.0)
+    monkeypatch.setattr(hub_module, "POLL", NEVER)
 
     async def scenario():
         async with staged() as stage:
             member = await stage.live()
-            loop = asyncio.get_running_loop()
+            loop, rung = asyncio.get_running_loop(), threading.Event()
 
             def publish_once():
                 stage.engine.before_execute = lambda: None
                 loop.call_soon_threadsafe(stage.publish)
-                time.sleep(0.05)
+                loop.call_soon_threadsafe(rung.set)
+                assert rung.wait(TIMEOUT)
 
             stage.engine.before_execute = publish_once
             stage.publish()
@@ -586,15 +611,17 @@ def test_ring_that_comes_while_the_hub_reads_is_not_forgotten(monkeypatch):
     assert asyncio.run(scenario()) == [1, 2]
 
 
-def test_hub_ends_when_it_is_cancelled_at_the_moment_that_the_bell_rings():
+def test_hub_ends_when_it_is_cancelled_at_the_moment_that_the_bell_rings(monkeypatch):
+    monkeypatch.setattr(hub_module, "POLL", NEVER)
+
     async def scenario():
         async with staged() as stage:
             await stage.live()
-            await asyncio.sleep(0.02)  # it waits for the bell now
+            await stage.settled()  # it waits for the bell now
             stage.publish()
             running = stage.hub._tasks[1]
             running.cancel()
-            ended, _ = await asyncio.wait([running], timeout=1)
+            ended, _ = await asyncio.wait([running], timeout=5)
             return len(ended)
 
     assert asyncio.run(scenario()) == 1
@@ -608,17 +635,18 @@ class Counted(Member):
 
     turns = 0
     seen = 0
+    now = 0.0  # by the clock of this test
 
     def offer(self, subscription, position, result):
-        until = time.perf_counter() + 0.0001
-        while time.perf_counter() < until:  # a socket's write takes its time
-            pass
+        Counted.now += 0.0001  # a socket's write takes its time
         self.seen = Counted.turns
         return super().offer(subscription, position, result)
 
 
 @pytest.mark.parametrize("way", ["live", "joining"])
-def test_loop_runs_between_the_members_of_a_large_group(way):
+def test_loop_runs_between_the_members_of_a_large_group(way, monkeypatch):
+    monkeypatch.setattr(joining_module, "time", SimpleNamespace(perf_counter=lambda: Counted.now))
+
     async def count_turns():
         while True:
             Counted.turns += 1
@@ -640,5 +668,5 @@ def test_loop_runs_between_the_members_of_a_large_group(way):
             turning.cancel()
             return len({member.seen for member in members})
 
-    # 3,000 of a tenth of a millisecond, in turns of five: sixty, or some fewer on a machine that is busy.
-    assert asyncio.run(scenario()) > 10
+    # 3,000 of a tenth of a millisecond, in turns of five.
+    assert asyncio.run(scenario()) > 40

@@ -11,12 +11,13 @@ from realtime import replay as replay_module
 from realtime.groups import State, Subscription
 from realtime.replay import PAGE, Replay
 from tests.realtime.memory_log import CountingEngine, MemoryLog
-from tests.realtime.staging import BOTH, TENS, Member, wait_for
+from tests.realtime.staging import BOTH, NEVER, TENS, TIMEOUT, Member, turns, wait_for
 
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
     monkeypatch.setattr(replay_module, "RETRY", 0.05)
+    monkeypatch.setattr(replay_module, "PATIENCE", NEVER)
 
 
 def _refused(subscription, code, text):
@@ -55,7 +56,7 @@ class Desk:
         return member
 
     async def done(self):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(TIMEOUT):
             await asyncio.wait([self.replay._task])
 
 
@@ -198,18 +199,20 @@ def test_log_that_cannot_be_read_is_asked_again_and_nothing_is_lost(caplog):
     assert "The log could not be read for a replay" in caplog.text
 
 
-def test_page_without_events_is_not_asked_for_without_end():
+def test_page_without_events_is_not_asked_for_without_end(monkeypatch):
     """The log went back, and the hub has not seen it yet."""
+    monkeypatch.setattr(replay_module, "RETRY", NEVER)
 
     async def scenario():
         async with desk(500) as one:
             one.replay._near = lambda position: position >= 500
             one.log.reset("e1", 100)
             one.add(300)
-            await asyncio.sleep(0.5)
+            for _ in range(50):  # in each of them it could be asked for again
+                await turns(one.replay._thread)
             return len(one.asked)
 
-    assert asyncio.run(scenario()) < 50
+    assert asyncio.run(scenario()) == 1
 
 
 def test_loop_runs_while_a_page_is_executed_and_between_two_sockets():

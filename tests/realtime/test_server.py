@@ -1,10 +1,13 @@
 """What we do with uvicorn's connections beyond ASGI, as a client sees it; and the same without it."""
 
+from types import SimpleNamespace
+
 import pytest
 from websockets.frames import Frame, Opcode
 
 from realtime import consumer as consumer_module
 from realtime import outbox as outbox_module
+from realtime import server as server_module
 from realtime.server import abort, direct, watch
 from tests.realtime.running_server import Board, close_of, hear, run, running_server, say
 
@@ -101,7 +104,10 @@ def _message(pieces):
     return [first, *(Frame(Opcode.CONT, b"", fin=False) for _ in range(pieces - 2)), Frame(Opcode.CONT, b'ng"}')]
 
 
-def test_hundred_pings_of_the_websocket_in_ten_seconds_are_answered_and_one_more_is_closed_with_4291(board):
+def test_hundred_pings_of_the_websocket_in_ten_seconds_are_answered_and_one_more_is_closed_with_4291(
+    board, monkeypatch
+):
+    monkeypatch.setattr(server_module, "time", SimpleNamespace(monotonic=lambda: 5.0))
     assert _answer_after(board, _pings(100)) == "them"
     assert _close_after(board, _pings(101)) == (4291, "too many messages")
 

@@ -18,7 +18,7 @@ from realtime.operations import Engine
 from realtime.running import Running
 from realtime.watch import Watch
 from realtime.watches import ENDED, Watches
-from tests.realtime.running_server import ACK, LEGACY, PROTOCOL, Board, hear, run, running_server, say, until
+from tests.realtime.running_server import ACK, LEGACY, LIMIT, PROTOCOL, Board, hear, run, running_server, say, until
 from tests.realtime.staging import wait_for
 
 STATE = "subscription { state { of value } }"
@@ -70,7 +70,7 @@ class Gate:
 
     def __call__(self):
         self.reached.set()
-        assert self.opened.wait(20)
+        assert self.opened.wait(LIMIT)
 
 
 class Member:
