@@ -1,6 +1,7 @@
 """What the three services have in common: a port, a folder, a process to start, stop, kill and freeze."""
 
 import contextlib
+import fcntl
 import os
 import random
 import signal
@@ -16,8 +17,8 @@ from typing import Self
 
 from tests.services.guard import Guard, kill_tree, signal_tree
 
-START_SECONDS = 60
-STOP_SECONDS = 15
+START_SECONDS = 120
+STOP_SECONDS = 60
 
 
 class ServiceError(Exception):
@@ -182,8 +183,31 @@ def free_port() -> int:
         port = random.SystemRandom().randrange(20000, 32000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if claim(port):
+                return port
     raise ServiceError("no free port between 20000 and 32000 on 127.0.0.1")
+
+
+_locks: dict[int, int] = {}  # by process, which a fork changes: the file in which it has locked its ports
+_ports: set[tuple[int, int]] = set()  # process and port: nobody locks himself out
+
+
+def claim(port: int) -> bool:
+    """Whether no other test on this machine has chosen it; none chooses it then until this process ends.
+
+    Between the choice of a port and the start of what listens there seconds may pass, and other runs choose too.
+    """
+    pid = os.getpid()
+    if pid not in _locks:
+        path = Path(tempfile.gettempdir()) / f"killboard-ports-{os.getuid()}"
+        _locks[pid] = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    if (pid, port) in _ports:
+        return False
+    with contextlib.suppress(OSError):
+        fcntl.lockf(_locks[pid], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        _ports.add((pid, port))
+        return True
+    return False
 
 
 def environment_without(*prefixes: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.services import PostgreSQL, RabbitMQ, Redis
-from tests.services.service import Service
+from tests.services.service import Service, claim
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,9 +28,21 @@ def test_a_service_is_killed_started_again_and_paused_at_one_address(kind: type[
         service.pause()
         assert not service.answers()
         service.resume()
-        assert service.answers()
+        service.wait_until_ready()
         assert service.url == url
     assert not service.folder.exists()
+
+
+def test_a_port_that_another_process_has_chosen_is_not_chosen_again_while_it_runs() -> None:
+    """Nothing listens there yet."""
+    script = "from tests.services.service import free_port; print(free_port(), flush=True); input()"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        assert not claim(port)
+        other.communicate("\n")
+    assert [claim(port), claim(port)] == [True, False]
 
 
 def test_postgresql_keeps_its_rows_when_it_is_killed() -> None:
@@ -58,7 +70,7 @@ def test_a_killed_parent_leaves_no_service_and_no_folder() -> None:
     assert [len(processes_in(folder)) > 0 for folder in folders] == [True, True]
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     # The guard itself ends a moment after it has removed the folder.
     while time.monotonic() < deadline and any(folder.exists() or processes_in(folder) for folder in folders):
         time.sleep(0.1)
