@@ -365,11 +365,7 @@ def test_log_that_cannot_be_read_during_a_replay_loses_nothing(caplog):
     def fail_now_and_then():
         """For the hub and for the replay, never twice together: who has just come is sent away after some seconds."""
         reads[_is_replay()] += 1
-        if reads[_is_replay()] in (
-            2,
-            5,
-            8,
-        ):  # never twice together: after some seconds of that who has just come is sent away
+        if reads[_is_replay()] in (2, 5, 8):
             raise OSError("no database")
 
     async def scenario():
