@@ -53,7 +53,7 @@ class Crowd:
         query: str = QUERY,
         wait: bool = True,
         apart: float = 0.0,
-        seconds: float = 60,
+        seconds: float = 120,
     ) -> dict[str, Any]:
         """`after`: the position that each has had. `resume` False: known to be wrong, it is never sent.
 
@@ -75,11 +75,11 @@ class Crowd:
     def report(self) -> dict[str, Any]:
         return self.ask("report")
 
-    def wait_for(self, position: int, seconds: float = 30) -> int:
+    def wait_for(self, position: int, seconds: float = 90) -> int:
         """How many have not had everything up to there."""
         return self.ask("wait", position=position, seconds=seconds)["behind"]
 
-    def expect_everything(self, position: int, seconds: float = 30) -> dict[str, Any]:
+    def expect_everything(self, position: int, seconds: float = 90) -> dict[str, Any]:
         """All have every event up to there, each once and in order."""
         behind, report = self.wait_for(position, seconds), self.report()
         wrong = {"behind": behind} | {name: report[name] for name in ("missing", "doubled", "refused")}
@@ -150,7 +150,7 @@ def ask(board: Board, query: str = LIST, **variables: Any) -> Any:
     """The data of the answer; AssertionError for anything but data."""
     body = json.dumps({"query": query, "variables": variables}).encode()
     request = urllib.request.Request(f"{board.url}/graphql", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         content = json.loads(answer.read())
     assert "errors" not in content, content["errors"]
     return content["data"]
@@ -167,13 +167,15 @@ class Asking:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._pause):
+        stopped = False
+        while not stopped:  # once at least
             begun = time.monotonic()
             try:
                 assert ask(self._board)["killmails"]["nodes"]
             except (OSError, AssertionError) as error:
                 self.failures.append(repr(error))
             self.seconds.append(time.monotonic() - begun)
+            stopped = self._stop.wait(self._pause)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -183,7 +185,7 @@ class Asking:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(120)
 
 
 def percentile(values: list[float], part: float) -> float:

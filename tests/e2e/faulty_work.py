@@ -11,7 +11,7 @@ from killboard.queues import EXCHANGE
 from tests.e2e.processes import BIN, Board, Process
 from tests.e2e.sockets import wait_until
 
-LIMITS = {"confirm_publish": True, "connect_timeout": 3, "read_timeout": 3, "write_timeout": 3}
+LIMITS = {"confirm_publish": True, "connect_timeout": 20, "read_timeout": 20, "write_timeout": 20}
 
 
 class Work:
@@ -79,8 +79,12 @@ class Work:
         lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
         return [int(pid) for noted, of, pid in lines if (noted, int(of)) == (what, number)]
 
-    def wait_for(self, what: str, number: int, times: int = 1, seconds: float = 30) -> None:
+    def wait_for(self, what: str, number: int, times: int = 1, seconds: float = 90) -> None:
         wait_until(lambda: len(self.notes(what, number)) >= times, seconds)
+
+    def release(self) -> None:
+        """Let each `held_work` end."""
+        (self._board.folder / "released").touch()
 
     def kill(self, number: int) -> None:
         """The process that has begun it last."""

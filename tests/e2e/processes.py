@@ -21,8 +21,8 @@ from tests.services.service import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-START_SECONDS = 60
-STOP_SECONDS = 25
+START_SECONDS = 120
+STOP_SECONDS = 60
 # As in docs/operations.md.
 UVICORN_OPTIONS = [
     *("--no-proxy-headers", "--ws", "websockets-sansio", "--ws-max-size", "65536"),
@@ -91,7 +91,7 @@ class Board:
     def manage(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """One `manage.py` command, to its end."""
         command = [sys.executable, "manage.py", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=self.env | env, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, cwd=ROOT, env=self.env | env, capture_output=True, text=True, timeout=180)
 
     def start(self, name: str, *arguments: str) -> Process:
         process = Process(name, list(arguments), self.env, self.folder)
@@ -128,7 +128,7 @@ class Board:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/", timeout=5):
+            with urllib.request.urlopen(f"{self.url}/", timeout=20):
                 return True
         except (urllib.error.URLError, OSError):
             return False

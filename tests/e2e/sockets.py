@@ -9,6 +9,7 @@ from websockets.sync.client import connect
 
 from tests.e2e.processes import Board
 
+PATIENCE = 60.0  # seconds for what comes at once, on a machine that does not stall
 EVENTS = "subscription ($after: String) { killmailEvents(after: $after) { position kind } }"
 
 
@@ -17,7 +18,11 @@ class Socket:
 
     def __init__(self, board: Board) -> None:
         self.connection = connect(
-            board.websocket_url, subprotocols=["graphql-transport-ws"], max_size=None, max_queue=None
+            board.websocket_url,
+            subprotocols=["graphql-transport-ws"],
+            max_size=None,
+            max_queue=None,
+            open_timeout=PATIENCE,
         )
         self._send({"type": "connection_init"})
         assert self.hear() == {"type": "connection_ack"}
@@ -25,10 +30,10 @@ class Socket:
     def subscribe(self, id_: str, query: str, **variables: Any) -> None:
         self._send({"id": id_, "type": "subscribe", "payload": {"query": query, "variables": variables}})
 
-    def hear_text(self, seconds: float = 20) -> str:
+    def hear_text(self, seconds: float = PATIENCE) -> str:
         return self.connection.recv(timeout=seconds)
 
-    def hear(self, seconds: float = 20) -> dict[str, Any]:
+    def hear(self, seconds: float = PATIENCE) -> dict[str, Any]:
         return json.loads(self.hear_text(seconds))
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -58,7 +63,7 @@ def what(message: dict[str, Any]) -> str:
     return f"{event['kind']} {event['position'].split(':')[1]}"
 
 
-def wait_until(holds: Any, seconds: float = 20) -> None:
+def wait_until(holds: Any, seconds: float = PATIENCE) -> None:
     """Until `holds()`, or AssertionError."""
     deadline = time.monotonic() + seconds
     while not holds():

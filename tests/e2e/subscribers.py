@@ -45,7 +45,7 @@ class GqlSubscriber:
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, args=[url, count], daemon=True)
         self._thread.start()
-        assert self.started.wait(30), "the subscription did not begin"
+        assert self.started.wait(60), "the subscription did not begin"
 
     def _run(self, url: str, count: int) -> None:
         try:

@@ -34,12 +34,12 @@ class Proxy:
         configuration = write_configuration(folder, self.port, [board.port for board in boards])
         self.certificate = str(folder / "certificate.pem")
         boards[0].start("nginx", "/usr/sbin/nginx", "-c", configuration)
-        wait_until(self.answers, seconds=20)
+        wait_until(self.answers)
 
     def ask(self, path: str = "/graphql", body: bytes | None = QUERY) -> requests.Response:
         headers = {"Content-Type": "application/json"}
         url, method = f"https://localhost:{self.port}{path}", "POST" if body else "GET"
-        return requests.request(method, url, data=body, headers=headers, verify=self.certificate, timeout=20)
+        return requests.request(method, url, data=body, headers=headers, verify=self.certificate, timeout=60)
 
     def answers(self) -> bool:
         try:
@@ -51,7 +51,7 @@ class Proxy:
         context = ssl.create_default_context(cafile=self.certificate)
         ws = connect(f"wss://localhost:{self.port}/graphql", ssl=context, subprotocols=["graphql-transport-ws"])
         ws.send('{"type":"connection_init"}')
-        ws.recv(20)
+        ws.recv(60)
         payload = {"query": EVENTS, "variables": {"after": after}}
         ws.send(json.dumps({"type": "subscribe", "id": "1", "payload": payload}))
         return ws
@@ -64,7 +64,7 @@ def proxy(tmp_path: Path) -> Iterator[Proxy]:
 
 
 def heard(ws: ClientConnection) -> dict[str, str]:
-    return json.loads(ws.recv(20))["payload"]["data"]["killmailEvents"]
+    return json.loads(ws.recv(60))["payload"]["data"]["killmailEvents"]
 
 
 def test_behind_nginx_websockets_pass_and_a_restart_costs_no_query(proxy: Proxy) -> None:

@@ -174,7 +174,7 @@ def test_a_command_that_ends_does_what_it_should(documented_board: Board, comman
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("curl ") and line not in ASKING])
 def test_a_question_by_curl_is_answered(board: Board, line: str) -> None:
     command = shlex.split(line.replace("http://localhost:4000", board.url))
-    result = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.stdout.startswith('{"data":{')
     assert '"errors"' not in result.stdout
 
@@ -190,22 +190,22 @@ def test_every_example_in_graphql_is_answered(board: Board, text: str) -> None:
         with connect(board.websocket_url, subprotocols=["graphql-transport-ws"]) as ws:
             for message in ({"type": "connection_init"}, {"type": "subscribe", "id": "1", "payload": {"query": text}}):
                 ws.send(json.dumps(message))
-                answer = json.loads(ws.recv(20))
+                answer = json.loads(ws.recv(60))
             assert answer["payload"]["data"]["killmailEvents"]["kind"] == "CHECKPOINT"
     else:
-        wait_until(lambda: found(board, text), seconds=40)  # the recording has just begun
+        wait_until(lambda: found(board, text), seconds=120)  # the recording has just begun
 
 
 def found(board: Board, query: str) -> list[object]:
-    answer = requests.post(f"{board.url}/graphql", json={"query": query}, timeout=20).json()
+    answer = requests.post(f"{board.url}/graphql", json={"query": query}, timeout=60).json()
     assert "errors" not in answer
     return answer["data"]["killmails"]["nodes"]
 
 
 def test_the_example_of_a_match_that_is_explained_is_what_the_board_says(board: Board) -> None:
-    wait_until(lambda: found(board, "{ killmails { nodes { id } } }"), seconds=40)
+    wait_until(lambda: found(board, "{ killmails { nodes { id } } }"), seconds=120)
     command = shlex.split(example("filters.md", "bash").replace("http://localhost:4000", board.url))
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
     assert json.loads(answer) == json.loads(example("filters.md", "json"))
 
 
@@ -226,7 +226,7 @@ def go_on_through_a_restart(board: Board, bot: Process) -> list[int]:
     """The server is killed and started again; what the bot has printed when it has had 50 events more."""
     for _ in range(2):
         count = len(positions(bot))
-        wait_until(lambda: len(positions(bot)) > count + 50, seconds=40)  # noqa: B023
+        wait_until(lambda: len(positions(bot)) > count + 50, seconds=120)  # noqa: B023
         if board.processes[0].popen.poll() is None:
             board.processes[0].kill()
             board.uvicorn()
@@ -236,7 +236,7 @@ def go_on_through_a_restart(board: Board, bot: Process) -> list[int]:
 def fall_behind(board: Board) -> None:
     """Until a bot that does not run now is further behind than a subscription sends again."""
     _, begun = head_of(board)
-    wait_until(lambda: head_of(board)[1] > begun + 150, seconds=40)
+    wait_until(lambda: head_of(board)[1] > begun + 150, seconds=120)
 
 
 def expect_each_once(bot: Process, numbers: list[int]) -> None:

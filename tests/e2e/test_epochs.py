@@ -51,7 +51,7 @@ def restore(board: Board, backup: Path) -> None:
 
 
 def _postgresql(program: str, *arguments: str) -> None:
-    subprocess.run([_programs() / program, *arguments], check=True, capture_output=True, timeout=60)
+    subprocess.run([_programs() / program, *arguments], check=True, capture_output=True, timeout=180)
 
 
 def answers(board: Board, epoch: str, positions: range) -> Counter[str]:
@@ -93,7 +93,7 @@ def test_p30_live_streams_end_when_the_epoch_changes_and_those_without_positions
         changed = restored.manage("new_epoch")
         (epoch, head) = head_of(restored)
         assert changed.stdout.endswith(f"goes on at {epoch}:4. Live streams end within a second.\n")
-        refusal = live.hear(seconds=2)
+        refusal = live.hear()
         assert (refusal["id"], what(refusal)) == ("events", "STREAM_EPOCH_CHANGED")
         live.subscribe("events", EVENTS, after=f"{epoch}:{head}")
         assert what(live.hear()) == "CHECKPOINT 4"
@@ -112,6 +112,6 @@ def test_p30_a_database_that_lost_its_newest_rows_ends_live_streams_at_once(rest
         connection.execute("DELETE FROM killmails_killmailevent WHERE position > 6")
         connection.execute("UPDATE killmails_loghead SET position = 6")
         connection.commit()
-        assert what(live.hear(seconds=3)) == "STREAM_EPOCH_CHANGED"
+        assert what(live.hear()) == "STREAM_EPOCH_CHANGED"
         live.subscribe("1", EVENTS, after=f"{epoch}:10")
         assert what(live.hear()) == "STREAM_TOKEN_AHEAD"

@@ -84,7 +84,7 @@ def test_every_killmail_comes_out_as_it_went_in(services_board: Board, monkeypat
         follower.wait_for("Sequence 1:")
         for killmail in killmails[1:]:
             feed.publish(killmail)
-        events = subscriber.finish(120)[1:]
+        events = subscriber.finish(240)[1:]
         served = served_bytes(feed, len(killmails))
     assert len(events) == len(killmails)
     for event, killmail in zip(events, killmails, strict=True):
@@ -103,7 +103,7 @@ def served_bytes(feed: RecordingServer, count: int) -> dict[int, str]:
     hashes = {}
     for sequence in range(1, count + 1):
         request = urllib.request.Request(f"{feed.url}/ephemeral/{sequence}.json", headers={"User-Agent": "tests"})
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             raw = answer.read()
         hashes[json.loads(raw)["killmail_id"]] = hashlib.sha256(raw).hexdigest()
     return hashes

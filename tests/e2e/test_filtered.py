@@ -124,7 +124,7 @@ class Listening:
 def answer_to(board: Board, query: str, **variables: Any) -> bytes:
     body = json.dumps({"query": query, "variables": variables}).encode()
     request = urllib.request.Request(f"{board.url}/graphql", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return answer.read()
 
 

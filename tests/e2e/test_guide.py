@@ -28,7 +28,7 @@ pytestmark = pytest.mark.e2e
 APPS = ("killboard", "killmails", "realtime", "health")
 REDIS = ROOT / "docs/redis.md"
 PAGES = [REDIS, ROOT / "docs/operations.md", ROOT / "docs/troubleshooting.md"]
-LIMIT = 60.0  # seconds until a command has said what it should
+LIMIT = 120.0  # seconds until a command has said what it should
 
 # The guide: its commands, settings and promises, as they stand there.
 GUIDE = [
@@ -173,7 +173,7 @@ def start(board: Board, name: str, line: str) -> Process:
 
 def health(board: Board) -> dict[str, Any]:
     try:
-        with urllib.request.urlopen(f"{board.url}/health", timeout=5) as answer:
+        with urllib.request.urlopen(f"{board.url}/health", timeout=60) as answer:
             return json.load(answer)
     except (urllib.error.URLError, OSError):
         return {}
@@ -199,6 +199,8 @@ def said(board: Board, name: str, line: str, pattern: str) -> str:
 @pytest.mark.services
 @pytest.mark.parametrize("line", ASKING)
 def test_a_running_board_answers(running: Board, line: str) -> None:
+    # A machine that stalls makes heartbeats late, for which the board is not to blame.
+    wait_until(lambda: health(running).get("status") == "ok", seconds=LIMIT)
     assert said(running, f"asking-{list(ASKING).index(line)}", line, ASKING[line])
 
 
@@ -216,7 +218,7 @@ def test_the_documented_diagnosis_is_a_real_one(running: Board) -> None:
 @pytest.mark.services
 def test_the_documented_answer_is_a_real_one(running: Board) -> None:
     documented = json.loads(example("redis.md", "json"))
-    with urllib.request.urlopen(f"{running.url}/health/redis", timeout=5) as answer:
+    with urllib.request.urlopen(f"{running.url}/health/redis", timeout=60) as answer:
         real = json.load(answer)
     differ = ("url", "timestamp")
     assert list(documented) == list(real)

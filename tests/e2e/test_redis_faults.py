@@ -10,35 +10,44 @@ from pathlib import Path
 import pytest
 import redis as client
 
-from tests.e2e.crowd import LONG, Asking, Crowd, Publisher, ask, percentile
+from tests.e2e.crowd import LONG, Asking, Crowd, Publisher, ask, head_of, percentile
 from tests.e2e.processes import BIN, Board, new_board
+from tests.e2e.sockets import wait_until
 from tests.services import Redis
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services]
 
 RATE = 50
+SOME = 10  # events
 SUBSCRIBERS = 20
 AWAY = 60.0 if LONG else 3.0  # seconds
 QUIET = 10.0 if LONG else 1.0
 
 
-def killed_and_away(redis: Redis) -> None:
+def publishing(board: Board, seconds: float) -> None:
+    """For so long, and until some events were stored, which a busy machine may take its time for."""
+    _, begun = head_of(board)
+    time.sleep(seconds)
+    wait_until(lambda: head_of(board)[1] >= begun + SOME)
+
+
+def killed_and_away(board: Board, redis: Redis) -> None:
     redis.kill()
-    time.sleep(AWAY)
+    publishing(board, AWAY)
     redis.start()
 
 
-def restarted(redis: Redis) -> None:
+def restarted(board: Board, redis: Redis) -> None:
     redis.restart()
 
 
-def flushed(redis: Redis) -> None:
+def flushed(board: Board, redis: Redis) -> None:
     client.Redis.from_url(redis.url).flushall()
 
 
-def paused(redis: Redis) -> None:
+def paused(board: Board, redis: Redis) -> None:
     redis.pause()
-    time.sleep(AWAY)
+    publishing(board, AWAY)
     redis.resume()
 
 
@@ -48,10 +57,10 @@ def own_redis(tmp_path: Path) -> Iterator[tuple[Board, Redis]]:
         yield board, redis
 
 
-def timed(fault: Callable[[Redis], None], redis: Redis) -> tuple[int, int]:
+def timed(fault: Callable[[Board, Redis], None], board: Board, redis: Redis) -> tuple[int, int]:
     """The fault, and when it began and ended (ns)."""
     begun = time.monotonic_ns()
-    fault(redis)
+    fault(board, redis)
     return begun, time.monotonic_ns()
 
 
@@ -62,14 +71,14 @@ def test_p9_every_subscriber_has_every_event_once_whatever_becomes_of_redis(own_
         publisher = Publisher(board, RATE).begun()
         ask(board)  # the first answer takes longer
         crowd.open(SUBSCRIBERS, board)
-        time.sleep(QUIET)
+        publishing(board, QUIET)
         with Asking(board) as before:
-            time.sleep(QUIET)
+            publishing(board, QUIET)
         faults = []
         with Asking(board) as meanwhile:
             for fault in (killed_and_away, restarted, flushed, paused):
-                faults.append((fault.__name__, *timed(fault, redis)))
-                time.sleep(QUIET)
+                faults.append((fault.__name__, *timed(fault, board, redis)))
+                publishing(board, QUIET)
         committed = publisher.finish()
         report = crowd.expect_everything(max(committed))
         late = _late(crowd, committed, faults)
@@ -80,8 +89,8 @@ def test_p9_every_subscriber_has_every_event_once_whatever_becomes_of_redis(own_
     assert (before.failures, meanwhile.failures) == ([], [])
     slower = percentile(meanwhile.seconds, 0.95) / percentile(before.seconds, 0.95) - 1
     print(f"P9: {len(committed)} events to {SUBSCRIBERS}; {late}; queries' p95 {slower:+.0%}")
-    assert len(committed) > RATE * (2 * AWAY + 6 * QUIET) * (0.8 if LONG else 0.2)
     if LONG:
+        assert len(committed) > RATE * (2 * AWAY + 6 * QUIET) * 0.8
         assert late["away"]["p99"] <= 1.5
         assert late["there"]["p99"] <= 0.5
         assert slower < 0.2
@@ -111,7 +120,7 @@ def test_p9_is_not_blind_a_hub_that_only_listens_misses_what_is_published_withou
     with Crowd() as crowd:
         crowd.open(2, board)
         # The last ring of a process that ends at once may be lost.
-        assert any(crowd.wait_for(max(publish(board)), seconds=5) == 0 for _ in range(5))
+        assert any(crowd.wait_for(max(publish(board)), seconds=15) == 0 for _ in range(5))
         redis.kill()
         time.sleep(0.5)
         unheard = max(publish(board))

@@ -35,6 +35,7 @@ SUBSCRIBERS, FORGETFUL = (40, 10) if LONG else (12, 4)
 KILLMAILS = 600 if LONG else 100
 ROOM = {"MAX_SOCKETS_PER_ADDRESS": "100"}  # the proxy has but one
 SOFT = 2.0  # seconds that a task in hand has in the test of one that takes longer
+GONE = 25.0 if LONG else 60.0  # seconds; a machine that stalls takes some of them
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -56,8 +57,9 @@ def stop(process, signum: int = signal.SIGTERM) -> float:
     """Seconds until it was gone, with exit code 0."""
     begun = time.monotonic()
     assert process.stop(signum) == 0, process.end_of_log()
-    assert time.monotonic() - begun <= 25
-    return time.monotonic() - begun
+    seconds = time.monotonic() - begun
+    assert seconds <= GONE
+    return seconds
 
 
 class Site:
@@ -77,7 +79,7 @@ class Site:
     def wait_for_workers(self) -> None:
         for name, worker in self.workers.items():
             # All starts of one name have one log.
-            wait_until(lambda log=worker.log, name=name: log.read_text().count("ready.") >= self.starts[name], 60)
+            wait_until(lambda log=worker.log, name=name: log.read_text().count("ready.") >= self.starts[name], 120)
 
     def _worker(self, name: str):
         self.starts[name] += 1
@@ -113,7 +115,7 @@ def test_p22_a_whole_board_is_restarted_in_turn_and_nobody_misses_anything(tmp_p
         forgetful.open(FORGETFUL, site.proxy, persistent=True, resume=False)
         with Asking(site.proxy) as asking:
             seconds = [second for _ in range(ROUNDS) for second in site.restart_in_turn()]
-            wait_until(lambda: next_sequence(board) == KILLMAILS + 1, 60)
+            wait_until(lambda: next_sequence(board) == KILLMAILS + 1, 120)
         committed = publisher.finish()
         head = head_of(board)[1]
         report = crowd.expect_everything(head)
@@ -123,7 +125,7 @@ def test_p22_a_whole_board_is_restarted_in_turn_and_nobody_misses_anything(tmp_p
     assert (behind, missing > 0) == (0, True)
     assert head == len(committed) + KILLMAILS  # each stored once, also what the workers of the feed were stopped at
     assert asking.failures == []
-    assert late["p99"] <= 10
+    assert not LONG or late["p99"] <= 10
     print(f"P22: {len(asking.seconds)} queries, none failed; each process gone within {max(seconds):.1f} s; {late}; "
           f"closed: {report['closed']}")  # fmt: skip
 
@@ -141,13 +143,13 @@ def test_p23_what_is_not_done_in_time_goes_back_to_the_queue_and_all_end_as_docu
         work.waiting()  # of earlier tests
         worker = work.worker("worker", "-Q", "bulk", "-c", "2")
         beats = {signum: board.beat(f"beat{signum:d}") for signum in SIGNALS}
-        back, lost = work.send("work", 60.0), work.send("frail_work", 60.0)
+        back, lost = work.send("work", 600.0), work.send("frail_work", 600.0)
         work.wait_for("begun", back), work.wait_for("begun", lost)
-        worker.popen.send_signal(signal.SIGTERM)
         begun = time.monotonic()
+        worker.popen.send_signal(signal.SIGTERM)
         worker.popen.send_signal(signal.SIGINT)  # as of a terminal beside a supervisor: it ends none the sooner
-        assert worker.popen.wait(25) == 1
-        assert SOFT - 0.5 <= time.monotonic() - begun <= 25
+        assert worker.popen.wait(GONE) == 1
+        assert SOFT - 0.5 <= time.monotonic() - begun <= GONE
         # Known to be wrong: what was acknowledged too early is in no queue any more.
         assert given_back(work) == [("work", back)]
         assert work.times(back) == (1, 0)
@@ -168,7 +170,7 @@ def test_p23_a_worker_that_is_asked_twice_ends_at_once(tmp_path: Path, signum: i
         worker.wait_for("worker: Warm shutdown")
         assert worker.popen.poll() is None
         worker.popen.send_signal(signum)
-        assert worker.popen.wait(25) == 1
+        assert worker.popen.wait(GONE) == 1
         assert given_back(work) == [("work", back)]
 
 

@@ -86,6 +86,8 @@ def _one_life(
         crowd.open(AT_ONCE, board, after=after, epoch=epoch, resume=resume, journal=journal, wait=wait)
         if until is not None:
             assert crowd.wait_for(until) == 0
+        elif not resume:  # else nobody would notice
+            wait_until(lambda: crowd.report()["delivered"])
         time.sleep(seconds)
 
 
@@ -123,6 +125,8 @@ def join_in_a_burst(board: Board, count: int, resume: bool) -> tuple[Crowd, int]
         publisher.begun()
     for _ in range(count // AT_ONCE):
         epoch, head = head_of(board)
+        if not resume:  # there is always something between asking and subscribing
+            wait_until(lambda head=head: int(first_answer(board, None).split()[-1]) > head)
         edges = (0, 1, 99, 100, 101, 255, 256, 257, chance.randint(2, 600), chance.randint(2, 1200))
         after = [head - edge for edge in edges] if resume else [head] * len(edges)
         crowd.open(len(after), board, after=after, epoch=epoch, resume=resume, wait=False, apart=0.01)

@@ -20,6 +20,7 @@ from tests.services.service import free_port
 
 pytestmark = pytest.mark.e2e
 
+ENDED = 40.0  # seconds; without a machine that stalls it is ten at most, which `serve` sees to itself
 EMBEDDED = {"DATABASE_URL": "", "REDIS_URL": "", "RABBITMQ_URL": "", "USE_REDIS_PUBSUB": "", "DEBUG": "true"}
 
 
@@ -32,7 +33,7 @@ def embedded(tmp_path: Path) -> Iterator[Board]:
 def ask(board: Board, query: str) -> Any:
     body = json.dumps({"query": query}).encode()
     request = urllib.request.Request(f"{board.url}/graphql", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read())["data"]
 
 
@@ -50,7 +51,7 @@ def test_it_ends_cleanly_while_the_feed_is_waiting_for_an_answer(embedded: Board
         silent.accept()
         code, seconds = ended(process, signum)
     assert (code, process.end_of_log().splitlines()[-1]) == (0, "Stopped.")
-    assert seconds < 10
+    assert seconds < ENDED
     assert "has not ended" not in process.log.read_text()
 
 
@@ -61,7 +62,7 @@ def test_it_ends_cleanly_with_a_subscriber_connected(embedded: Board, signum: in
     GqlSubscriber(embedded.websocket_url, 10_000)
     code, seconds = ended(process, signum)
     assert (code, process.end_of_log().splitlines()[-1]) == (0, "Stopped.")
-    assert seconds < 10
+    assert seconds < ENDED
     assert "Traceback" not in process.log.read_text()
 
 
@@ -146,7 +147,7 @@ def test_runserver_closes_sockets_with_the_codes_of_the_protocol(embedded: Board
     with connect(embedded.websocket_url, subprotocols=["graphql-transport-ws"]) as socket_:
         socket_.send("hello")
         with pytest.raises(ConnectionClosed) as closed:
-            socket_.recv(timeout=10)
+            socket_.recv(timeout=60)
     assert closed.value.rcvd.code == 4400
 
 
@@ -198,7 +199,7 @@ def test_no_second_process_joins_a_board_in_memory_but_commands_work_beside_it(b
     }
     processes = [board.start(name, *command) for name, command in commands.items()]
     for process in processes:
-        assert process.popen.wait(60) == 2, process.end_of_log()
+        assert process.popen.wait(120) == 2, process.end_of_log()
         assert process.end_of_log().splitlines()[-1] == (
             "killboard does not start: killboard.E002: PubSub is In-memory (single process only), and another one of "
             f"this board runs (server, process {serve.popen.pid}): neither would hear the other. "
@@ -225,4 +226,4 @@ def test_ctrl_c_while_it_starts_is_quiet(embedded: Board) -> None:
             assert connection.recv(10).startswith(b"GET /")  # it is the board that asks, and no stray
         code, seconds = ended(process, signal.SIGINT)
     assert (code, process.log.read_text()) == (130, "")
-    assert seconds < 10
+    assert seconds < ENDED

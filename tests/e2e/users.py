@@ -67,17 +67,17 @@ class Browser:
         self._session.trust_env = False
 
     def _post(self, path: str, page: str, **form: str) -> requests.Response:
-        html = self._session.get(f"{self.board.url}{page}", timeout=20).text
+        html = self._session.get(f"{self.board.url}{page}", timeout=60).text
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', html)[1]
         return self._session.post(
-            f"{self.board.url}{path}", {**form, "csrfmiddlewaretoken": token}, allow_redirects=False, timeout=20
+            f"{self.board.url}{path}", {**form, "csrfmiddlewaretoken": token}, allow_redirects=False, timeout=60
         )
 
     def log_in(self, publication: str, corporation: bool = False) -> None:
         more = {"corporation": "1"} if corporation else {}
         answer = self._post("/auth/login", "/auth/login", own="1", publication=publication, **more)
         back = urlsplit(self.fake.sso.approve(answer.headers["Location"], self.character_id))
-        answer = self._session.get(f"{self.board.url}{back.path}?{back.query}", allow_redirects=False, timeout=20)
+        answer = self._session.get(f"{self.board.url}{back.path}?{back.query}", allow_redirects=False, timeout=60)
         assert (answer.status_code, answer.headers["Location"]) == (302, "/account"), answer.text
 
     def api_token(self) -> str:
@@ -87,6 +87,6 @@ class Browser:
 
 def ask_as(board: Board, token: str, query: str) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    answer = requests.post(f"{board.url}/graphql", json={"query": query}, headers=headers, timeout=20).json()
+    answer = requests.post(f"{board.url}/graphql", json={"query": query}, headers=headers, timeout=60).json()
     assert "errors" not in answer, answer
     return answer["data"]
