@@ -40,7 +40,10 @@ SERVE_BOTH_WAYS = [
     # Pages and rights: whatever database is below them.
     *("tests/killmails/test_admin_quarantine.py", "tests/killmails/test_admin_rights.py"),
     *("tests/killmails/test_sso.py", "tests/killmails/test_fake_sso.py", "tests/killmails/test_esi_recent.py"),
-    "tests/killmails/test_fake_world.py",
+    *("tests/killmails/test_fake_world.py", "tests/killmails/test_static_data.py"),
+    # What comes over HTTP, and how it is read.
+    *("tests/killmails/test_feed_fields.py", "tests/killmails/test_feed_packages.py"),
+    *("tests/killmails/test_feed_pointer.py", "tests/killmails/test_explain.py"),
 ]
 NOTHING_COLLECTED = 5
 STOP_SECONDS = 20
