@@ -253,7 +253,10 @@ class Process:
         return {}
 
     async def do_read_on(self, number: int) -> dict[str, Any]:
-        self.subscribers[number].link.transport.resume_reading()
+        """And quickly: what waits in the narrow buffers would take longer than a closing socket is held for."""
+        transport = self.subscribers[number].link.transport
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        transport.resume_reading()
         return {}
 
     async def do_wait(self, position: int, seconds: float) -> dict[str, Any]:
@@ -272,11 +275,8 @@ class Process:
 
     async def do_late(self, committed: dict[str, int]) -> dict[str, Any]:
         """Seconds from the commit to the arrival, of each delivery of these positions."""
-        late = sorted(
-            (arrived - when) / 1e9
-            for key, when in committed.items()
-            for arrived in self.seen.arrivals.get(int(key), ())
-        )
+        arrivals = ((when, self.seen.arrivals.get(int(key), ())) for key, when in committed.items())
+        late = sorted((arrived - when) / 1e9 for when, each in arrivals for arrived in each)
         if not late:
             return {"count": 0}
         at = {name: late[min(len(late) - 1, int(len(late) * part))] for name, part in (("p50", 0.5), ("p99", 0.99))}
