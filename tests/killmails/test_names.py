@@ -102,7 +102,7 @@ class SlowEsi:
     def __init__(self):
         self.waits, self.now = [], 0.0
 
-    def fetch_names(self, ids, within):
+    def fetch_names(self, ids, within, most_unknown):
         self.waits.append(within)
         self.now += within
         raise UpstreamUnreachable("no complete answer")
