@@ -72,7 +72,9 @@ HISTORIES = {
 
 @dataclass(frozen=True, slots=True)
 class Valuation:
-    """`sums` is None where no price of its time is loaded; the others where a ship on it is not known yet."""
+    """`sums` is None where no price of its time is loaded; points, solo and labels want all its ships to be known,
+    points what was fitted, too, and awox the victim's ship alone.
+    """
 
     sums: Sums | None
     points: int | None
@@ -97,16 +99,20 @@ def valuate(killmails: Mapping[int, Esi], padding: Collection[int] = ()) -> dict
     result = {}
     for id_, esi in killmails.items():
         known = {type_id: histories[type_id, days[id_]] for type_id in priced[id_] if (type_id, days[id_]) in histories}
-        estimated = bool(averages.keys() & priced[id_])
-        sums = _believable(reckon(esi, Prices(days[id_], known, recipes, facts, averages)), bool(known) or estimated)
+        sums = _believable(reckon(esi, Prices(days[id_], known, recipes, facts, averages)), bool(known))
         place = places.get(esi["solar_system_id"], PlaceFacts())
         result[id_] = _valuation(esi, facts, place, sums, id_ in padding)
     return result
 
 
 def _believable(sums: Sums, sold: bool) -> Sums | None:
-    """Not where nothing on it was ever sold or has a fixed price, nor beyond all that there is in EVE."""
-    priced = sold or any(line.price.basis is Basis.FIXED for line in sums.lines)
+    """Not where nothing on it was sold or has a fixed price, nor beyond all that there is in EVE.
+
+    ESI's averages, which are of no time, do only where they tell of all of it: the rest would count as worthless.
+    """
+    bases = {line.price.basis for line in sums.lines}
+    estimated = Basis.AVERAGE in bases and bases <= {Basis.AVERAGE, Basis.WORTHLESS}
+    priced = sold or estimated or Basis.FIXED in bases
     return sums if priced and sums.total + sums.fitted < MOST else None
 
 

@@ -73,9 +73,11 @@ class ValueBasis(graphene.ObjectType):
     difference = graphene.Float(
         description="Our total less zKillboard's, in ISK; null where one of the two is not there."
     )
-    points = graphene.Int(description="Null, as the next two, where a ship that it names is not known yet.")
-    is_solo = graphene.Boolean(description="One pilot alone did it.")
-    is_awox = graphene.Boolean(description="A member of the victim's own corporation had the final blow.")
+    points = graphene.Int(description="Null where a ship that it names, or what was fitted, is not known yet.")
+    is_solo = graphene.Boolean(description="One pilot alone did it; null where a ship that it names is not known yet.")
+    is_awox = graphene.Boolean(
+        description="The victim's own corporation had the final blow; null where the victim's ship is not known yet."
+    )
     is_npc = graphene.Boolean(required=True, description="Only NPCs were involved.")
     labels = graphene.List(
         graphene.NonNull(graphene.String), required=True, description="Without `padding` and `ganked`."

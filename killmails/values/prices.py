@@ -152,7 +152,7 @@ class Prices:
         return UnitPrice(mean, Basis.HISTORY, day, len(averages)) if mean > CENT else None
 
     def _average(self, type_id: int) -> UnitPrice | None:
-        """ESI's own estimate, which it has of today only: the newest of that day, else the first that came after it."""
+        """ESI's own estimate, which it has of today only: the newest up to the day, else the first that came after."""
         rows = self._averages.get(type_id, ())
         row = next((row for row in reversed(rows) if row[0] <= self._day), rows[0] if rows else None)
         return UnitPrice(rounded(row[1]), Basis.AVERAGE, row[0], 1) if row and row[1] > CENT else None

@@ -380,6 +380,15 @@ def test_capsule_has_its_fixed_price_though_nothing_else_was_ever_sold(universe)
     assert store(1, victim=victim).total_value == 10_000
 
 
+def test_averages_of_esi_alone_do_where_they_tell_of_all_of_it(universe):
+    """Else what has no price of that time would count as worthless."""
+    Price.objects.create(item_type_id=3465, day=DAY, average=50, source="AVERAGE")
+    bare = esi_body(1)["victim"] | {"items": []}
+    assert (store(1).total_value, store(2, victim=bare).total_value) == (None, None)
+    Price.objects.create(item_type_id=RIFTER, day=DAY, average=1000, source="AVERAGE")
+    assert (store(3).total_value, store(4, victim=bare).total_value) == (None, 1000)
+
+
 def test_what_is_built_from_what_is_built_has_the_same_price_in_any_company(universe):
     Blueprint.objects.create(product_id=3465, quantity=1, materials=[[9001, 10]])
     Blueprint.objects.create(product_id=9001, quantity=1, materials=[[TRITANIUM, 1000]])
