@@ -4,12 +4,14 @@ A stalled machine and a broken board look alike in a test that starts real proce
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 TESTS_FAILED = 1  # pytest's exit code; worse ones tell of a run that is broken as a whole
 FEW = 5  # more at once are no accident
+STOPS = re.compile(r"-[a-z]*x|--(exitfirst|maxfail|stepwise|sw)")
 
 
 class Failures:
@@ -28,6 +30,11 @@ class Failures:
         for file in self._folder.glob(f"{way}-*/v/cache/lastfailed"):
             found.update(json.loads(file.read_text()))
         return sorted(found)
+
+
+def stops_early(arguments: list[str]) -> bool:
+    """Whether pytest leaves tests out after a failure: then that one's second run would tell nothing of them."""
+    return any(STOPS.match(argument) for argument in arguments)
 
 
 def once_more(code: int, failed: dict[str, list[str]], run: Callable[[str, list[str]], int]) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from tests.services import PostgreSQL, RabbitMQ, Redis
-from tests.services.again import Failures, once_more
+from tests.services.again import Failures, once_more, stops_early
 from tests.services.guard import Guard, kill_tree
 from tests.services.service import Service, ServiceError
 
@@ -46,6 +46,7 @@ SERVE_BOTH_WAYS = [
     *("tests/killmails/test_feed_pointer.py", "tests/killmails/test_explain.py"),
 ]
 NOTHING_COLLECTED = 5
+WITHOUT_SERVICES = 6  # no exit code of pytest's: nothing was run
 STOP_SECONDS = 20
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> int:
         return 128 + interrupted.signum
     except ServiceError as error:
         print(f"./test: {error}", file=sys.stderr)
-        return 1
+        return WITHOUT_SERVICES
 
 
 def _run_lanes(options: argparse.Namespace, arguments: list[str], pytest_arguments: list[str]) -> int:
@@ -90,7 +91,11 @@ def _run_lanes(options: argparse.Namespace, arguments: list[str], pytest_argumen
         failures = Failures(folder)
         options.failures = None
         ways = {"services": _run_with_services, "embedded": _run_embedded}
-        return once_more(code, {way: failures.of(way) for way in ways}, lambda way, tests: ways[way](options, tests))
+
+        def run(way: str, tests: list[str]) -> int:
+            return ways[way](options, [*pytest_arguments, *tests])
+
+        return code if stops_early(pytest_arguments) else once_more(code, {way: failures.of(way) for way in ways}, run)
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

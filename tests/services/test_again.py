@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.again import FEW, Failures, once_more
+from tests.services.again import FEW, Failures, once_more, stops_early
+from tests.services.run import WITHOUT_SERVICES
 
 ACCIDENT = "tests/test_it.py::test_accident"
 
@@ -31,11 +32,27 @@ def test_what_fails_alone_too_has_failed(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize(
     ("code", "failed"),
-    [(0, []), (1, []), (1, [f"a.py::test_{n}" for n in range(FEW + 1)]), (2, [ACCIDENT]), (137, [ACCIDENT])],
-    ids=["nothing failed", "nobody knows what failed", "too many", "not collected", "killed"],
+    [
+        (0, []),
+        (1, []),
+        (1, [f"a.py::test_{n}" for n in range(FEW + 1)]),
+        (2, [ACCIDENT]),
+        (137, [ACCIDENT]),
+        (WITHOUT_SERVICES, [ACCIDENT]),
+    ],
+    ids=["nothing failed", "nobody knows what failed", "too many", "not collected", "killed", "a lane was not run"],
 )
 def test_nothing_else_is_run_again(code: int, failed: list[str]) -> None:
     assert once_more(code, {"services": failed, "embedded": []}, lambda way, tests: pytest.fail("run again")) == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stops"),
+    [(["-x"], True), (["-q", "-vx"], True), (["--maxfail=2"], True), (["--exitfirst"], True),
+     (["-v", "-k", "x"], False), ([], False)],
+)  # fmt: skip
+def test_who_stops_at_a_failure_has_no_second_run(arguments: list[str], stops: bool) -> None:
+    assert stops_early(arguments) is stops
 
 
 def test_failures_of_two_runs_are_read_from_what_pytest_wrote(tmp_path: Path) -> None:
