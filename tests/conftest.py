@@ -1,13 +1,20 @@
 """For all tests: nothing beyond this machine is asked, and the log has its head."""
 
+import os
 import socket
 from typing import Any
 
 import hypothesis
 import pytest
 
-# The same examples each time, and none too slow: a busy machine is no fault of theirs.
-hypothesis.settings.register_profile("board", deadline=None, derandomize=True, database=None)
+# The same examples each time but with LONG=1, and none too slow: a busy machine is no fault of theirs.
+hypothesis.settings.register_profile(
+    "board",
+    deadline=None,
+    derandomize=os.environ.get("LONG") != "1",
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("board")
 
 

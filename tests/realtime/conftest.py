@@ -4,17 +4,10 @@ A test of a limit sets it by itself.
 """
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from realtime import consumer, endpoint, hub, outbox
 
 PATIENT = 60.0  # seconds
-
-# The same examples in every run, however long one of them takes.
-settings.register_profile(
-    "repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
-)
-settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)
