@@ -12,15 +12,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.e2e.crowd import Publisher, head_of
+from tests.e2e.crowd import LONG, Publisher, head_of
 from tests.e2e.processes import Board, new_board
-from tests.e2e.sockets import EVENTS, Socket, first_answer, wait_until, what
+from tests.e2e.sockets import EVENTS, PATIENCE, Socket, first_answer, wait_until, what
 from tests.services.postgresql import _programs
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services]
 
 BACKUP = 20  # events in the backup
 LOST = 20  # events after it
+SOON = 2.0 if LONG else PATIENCE  # seconds; the command says one
 NEW_KILLMAILS = "subscription { newKillmail { id } }"
 
 
@@ -93,7 +94,7 @@ def test_p30_live_streams_end_when_the_epoch_changes_and_those_without_positions
         changed = restored.manage("new_epoch")
         (epoch, head) = head_of(restored)
         assert changed.stdout.endswith(f"goes on at {epoch}:4. Live streams end within a second.\n")
-        refusal = live.hear()
+        refusal = live.hear(SOON)
         assert (refusal["id"], what(refusal)) == ("events", "STREAM_EPOCH_CHANGED")
         live.subscribe("events", EVENTS, after=f"{epoch}:{head}")
         assert what(live.hear()) == "CHECKPOINT 4"
@@ -112,6 +113,6 @@ def test_p30_a_database_that_lost_its_newest_rows_ends_live_streams_at_once(rest
         connection.execute("DELETE FROM killmails_killmailevent WHERE position > 6")
         connection.execute("UPDATE killmails_loghead SET position = 6")
         connection.commit()
-        assert what(live.hear()) == "STREAM_EPOCH_CHANGED"
+        assert what(live.hear(SOON)) == "STREAM_EPOCH_CHANGED"
         live.subscribe("1", EVENTS, after=f"{epoch}:10")
         assert what(live.hear()) == "STREAM_TOKEN_AHEAD"
