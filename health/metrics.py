@@ -136,5 +136,5 @@ SINGLE = [
 # Name, what a worker calls it among its facts, label, description.
 COUNTED = [
     ("upstream_requests", "upstream", "answer", "Questions of the feed to zKillboard, by what was answered."),
-    ("killmails_stored", "stored", "outcome", "Killmails that a worker and its pool were given, by what became of it."),
+    ("killmails_stored", "stored", "outcome", "Killmails that a worker and its pool stored, by what became of them."),
 ]

@@ -52,7 +52,10 @@ def strangers(answered: Callable[[], Iterable[str]], ask_again: Callable[[], Non
 
 
 def elsewhere() -> list[str]:
-    """A line for each living process that is not here, for who hears no server at all; what one look tells, or none."""
+    """For who hears no server at all: a line for each living process that is elsewhere, or a server here that is deaf.
+
+    What one look tells, or none.
+    """
     try:
         rows, _ = _ask_for_processes()
         return [line for _, line in sorted(_faults(rows, answered=()).items())]
