@@ -14,6 +14,7 @@ from health.part import Part, State
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_PLAIN_1_0_0
 MOST_GROUPS = 50  # of ESI's limits; it has a dozen
 ESI_REQUESTS = "Questions of all workers to ESI, by what was answered; 0: no answer came."
+ESI_BANNED = "Seconds until ESI, which has blocked this board, is asked again; 0: it has not."
 ESI_LEFT = "What may still be asked of ESI: tokens by group, and errors in this minute."
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0)
 
@@ -81,7 +82,7 @@ class _Parts:
         yield from _esi([worker["counted"].get("esi") or {} for worker in workers])
 
 
-def _esi(told: list[dict[str, dict[str, int]]]) -> Iterator[Metric]:
+def _esi(told: list[dict[str, Any]]) -> Iterator[Metric]:
     """All workers tell of the same counts, each as it last saw them: the least is left, the most were asked."""
     answers, left = CounterMetricFamily("killboard_esi_requests", ESI_REQUESTS, labels=["answer"]), {}
     most: dict[str, int] = {}
@@ -93,6 +94,8 @@ def _esi(told: list[dict[str, dict[str, int]]]) -> Iterator[Metric]:
     for name, count in sorted(most.items()):
         answers.add_metric([name], count)
     yield answers
+    bans = [one["banned_for"] for one in told if "banned_for" in one]
+    yield _gauge("esi_banned_seconds", ESI_BANNED, [([], max(bans, default=None))])
     yield _gauge("esi_budget_left", ESI_LEFT, [([name], left[name]) for name in sorted(left)[:MOST_GROUPS]], ["group"])
 
 

@@ -24,6 +24,7 @@ START_TASKS = (
     "No worker does the tasks of the queue {}: start one, "
     f"{started_by('celery -A killboard worker -Q publish,esi,bulk')}."
 )
+ESI_BLOCKS = "ESI blocks this board, and nobody asks it for a while: read a worker's log, and see that CONTACT is set."
 START_BEAT = f"Beat does not run, so nothing is swept up: start it, {started_by('celery -A killboard beat')}."
 START_SERVER = f"No server runs: start one, {started_by('uvicorn killboard.asgi:application')}."
 SERVER_MISSED = "{} hangs, or ended without a word: read its log, and start it again."
@@ -75,6 +76,8 @@ def check_workers() -> Part:
     for row in rows:
         if not hint and _is_missed(row, alive):
             hint = f"{row['name']} ended without a word: read its log, and start it again."
+    if not hint and any((row["facts"].get("esi") or {}).get("banned_for") for row in alive):
+        hint = ESI_BLOCKS
     hint = hint or redises.hint(alive)
     return Part(State.DEGRADED if hint else State.OK, hint, True, facts)
 

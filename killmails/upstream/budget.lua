@@ -77,6 +77,7 @@ local function turn_minute(all, now)
 end
 
 local function stopped(all, route, now)
+    if get(all, 'banned') > now then return get(all, 'banned') - now, 'ESI blocks us' end
     if get(all, 'stop') > now then return get(all, 'stop') - now, 'ESI has stopped us' end
     local until_ = get(all, 'stop:' .. route)
     if until_ > now then return until_ - now, 'ESI has stopped ' .. route end
@@ -194,7 +195,9 @@ local function settle_errors(all, report, now)
 end
 
 local function stop(all, bucket, route, report, now)
-    if report.status == 420 then
+    if report.banned then
+        extend(all, 'banned', now + math.max(BANNED, report.retry_after))
+    elseif report.status == 420 then
         local known = math.max(report.errors_reset, report.retry_after)
         extend(all, 'stop', now + (known >= 0 and known + 1000 or STOP))
     elseif report.status == 429 then

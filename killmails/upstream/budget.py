@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from killmails.errors import BudgetAway, BudgetSpent
-from killmails.upstream.budget_rules import Ask, Board, Permit, Report, Verdict, reserve, settle, told
+from killmails.upstream.budget_rules import BANNED, Ask, Board, Permit, Report, Verdict, reserve, settle, told
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Store(Protocol):
         """Gives back what the permit holds, and books what the answer cost."""
 
     def told(self) -> dict[str, Any]:
-        """`left`: what is left by group; `answers`: how many by status."""
+        """`left`: what is left by group; `answers`: how many by status; `banned_for`: seconds."""
 
 
 class MemoryStore:
@@ -103,14 +103,17 @@ class Budget:
         try:
             self._store.settle(permit, report)
         except StoreAway as error:
-            if report.status in (420, 429):
-                self._stopped_until = time.monotonic() + max(report.errors_reset, report.retry_after, 1_000) / 1000
+            if report.banned or report.status in (420, 429):
+                least = BANNED if report.banned else 1_000
+                self._stopped_until = time.monotonic() + max(report.errors_reset, report.retry_after, least) / 1000
             if time.monotonic() - self._complained_at > 60:  # once, and not with each answer
                 self._complained_at = time.monotonic()
                 logger.warning("What an answer of ESI cost cannot be written down (%s); it counts at its worst.", error)
 
     def told(self) -> dict[str, Any]:
-        """`left`: what is left by group; `answers`: how many by status. Empty where the store is away."""
+        """`left`: what is left by group; `answers`: how many by status; `banned_for`: seconds until ESI is asked again
+        after a ban. Empty where the store is away.
+        """
         try:
             return self._store.told()
         except StoreAway:

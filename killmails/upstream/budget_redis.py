@@ -91,7 +91,7 @@ def _counts(found: dict[bytes, bytes]) -> dict[str, int]:
 
 
 def _script() -> str:
-    numbers = {name: getattr(rules, name) for name in (*NUMBERS, "SOON", "STOP")} | {"KEPT": KEPT}
+    numbers = {name: getattr(rules, name) for name in (*NUMBERS, "SOON", "STOP", "BANNED")} | {"KEPT": KEPT}
     prices = ", ".join(f"[{digit}] = {tokens}" for digit, tokens in rules.PRICES.items())
     lines = [f"local {name} = {number}" for name, number in numbers.items()]
     text = Path(__file__).with_name("budget.lua").read_text(encoding="utf-8")

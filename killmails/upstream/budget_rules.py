@@ -3,6 +3,7 @@
 Times and spans are whole milliseconds by the clock of whoever keeps the counts, which are flat tables of whole numbers:
 
     all        stop               nobody asks anything before this
+               banned             the same, since ESI blocks us
                stop:{route}       nobody asks this route before this
                errors, end        errors in this minute of ESI's, and when it ends
                held:{permit}      a question to a route without a bucket, under way; until when it counts as an error
@@ -17,6 +18,7 @@ Times and spans are whole milliseconds by the clock of whoever keeps the counts,
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 WORST = 5  # tokens
 PRICES = {2: 2, 3: 1, 4: WORST, 5: 0}  # by the first digit of the status; 429 is free
@@ -30,6 +32,7 @@ FAILURES = 5  # in a row; then one question at a time finds out whether ESI is b
 FIRST_PAUSE, LONGEST_PAUSE = 1_000, 12_000
 SOON = 1_000  # until questions under way are answered, and most of what they hold is given back
 STOP = 60_000  # after 420 and 429 that do not say how long
+BANNED = 600_000  # at least; who goes on asking is banned for longer, or for good
 
 Counts = dict[str, int]
 
@@ -66,7 +69,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came: `status` 0 for no answer, and what its headers told; -1 for what they did not."""
+    """What came: `status` 0 for no answer, and what its headers told; -1 for what they did not.
+
+    `banned`: ESI blocks the address that asks; a user's own refusal, which is a 403 as well, is not that.
+    """
 
     status: int
     bucket: str = ""
@@ -76,6 +82,7 @@ class Report:
     errors_left: int = -1
     errors_reset: int = -1
     retry_after: int = -1
+    banned: bool = False
 
 
 @dataclass(slots=True)
@@ -130,18 +137,20 @@ def settle(board: Board, permit: Permit, report: Report, now: int) -> None:
     _stop(board, permit, name, report, now)
 
 
-def told(board: Board, now: int) -> dict[str, dict[str, int]]:
-    """What is left of each limit, and how many answers there were by status."""
+def told(board: Board, now: int) -> dict[str, Any]:
+    """What is left of each limit, how many answers there were by status, and for how many seconds a ban is kept."""
     left = {"errors": max(0, ERRORS - (board.all.get("errors", 0) if now < board.all.get("end", 0) else 0))}
     for name, bucket in board.buckets.items():
         if f"bucket:{name}" in board.all:
             _forget(bucket, bucket["window"], now)
             left[name] = max(0, bucket["limit"] - _sum(bucket, "spent:") - _others(bucket, now))
     found = {name.partition(":")[2]: count for name, count in board.all.items() if name.startswith("answers:")}
-    return {"left": left, "answers": found}
+    return {"left": left, "answers": found, "banned_for": -(-max(0, board.all.get("banned", 0) - now) // 1000)}
 
 
 def _stopped(all_: Counts, route: str, now: int) -> tuple[int, str]:
+    if all_.get("banned", 0) > now:
+        return all_["banned"] - now, "ESI blocks us"
     if all_.get("stop", 0) > now:
         return all_["stop"] - now, "ESI has stopped us"
     if all_.get(f"stop:{route}", 0) > now:
@@ -227,7 +236,9 @@ def _count_failures(all_: Counts, permit: Permit, report: Report, now: int) -> N
 
 
 def _stop(board: Board, permit: Permit, bucket: str, report: Report, now: int) -> None:
-    if report.status == 420:
+    if report.banned:
+        _extend(board.all, "banned", now + max(BANNED, report.retry_after))
+    elif report.status == 420:
         known = [span for span in (report.errors_reset, report.retry_after) if span >= 0]
         _extend(board.all, "stop", now + (max(known) + 1_000 if known else STOP))
     elif report.status == 429:

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from killmails.errors import Unacceptable, UpstreamRefused, UpstreamUnreachable
-from killmails.upstream.budget import Budget, Limit, Report
+from killmails.upstream.budget import BANNED, Budget, Limit, Report
+from killmails.upstream.esi_answers import read_error
 from killmails.upstream.http import Answer, Client, retry_after, without_hash
 
 logger = logging.getLogger(__name__)
@@ -158,15 +159,7 @@ class Questions:
         told = (401, 403) if question.token else ()
         if answer.status in (200, 400, 404, 422, *told) or (answer.status == 304 and etag):
             return answer
-        wait = report.retry_after / 1000 if report.retry_after >= 0 else None
-        if answer.status == 420:
-            wait = max(wait or 0.0, report.errors_reset / 1000) or 60.0
-        elif answer.status == 429 and wait is None:
-            wait = 60.0
-        if answer.status in (420, 429):
-            path = without_hash(question.path)
-            logger.warning("ESI has stopped us: status %d for %s, for %.0f s.", answer.status, path, wait)
-        raise UpstreamRefused(answer.status, wait)
+        raise _refusal(question, answer, report)
 
     def _send(self, question: Question, etag: str, seconds: float) -> Answer:
         headers = {"X-Compatibility-Date": COMPATIBILITY_DATE, "Accept": "application/json", "Accept-Language": "en"}
@@ -204,7 +197,31 @@ class Questions:
             told[name] = value * unit if value >= 0 else -1
         seconds = retry_after(answer.headers.get("Retry-After"))
         told["retry_after"] = -1 if seconds is None else int(seconds * 1000)
+        # With a token it is what this character may not see; nobody else may be silenced by that.
+        told["banned"] = answer.status == 403 and not question.token
         return Report(**told)
+
+
+def _refusal(question: Question, answer: Answer, report: Report) -> UpstreamRefused:
+    """With the seconds after which asking again is right, where ESI or its rules say so."""
+    wait = report.retry_after / 1000 if report.retry_after >= 0 else None
+    if report.banned:
+        wait = max(wait or 0.0, BANNED / 1000)
+        logger.error(
+            "ESI blocks us (403 for %s: %s); nobody asks it for %.0f s. Is CONTACT set? Does another program ask from "
+            "this address? Else write to EVE's support.",
+            without_hash(question.path),
+            read_error(answer.body),
+            wait,
+        )
+    elif answer.status == 420:
+        wait = max(wait or 0.0, report.errors_reset / 1000) or 60.0
+    elif answer.status == 429 and wait is None:
+        wait = 60.0
+    if answer.status in (420, 429):
+        path = without_hash(question.path)
+        logger.warning("ESI has stopped us: status %d for %s, for %.0f s.", answer.status, path, wait)
+    return UpstreamRefused(answer.status, wait)
 
 
 def _family(route: str) -> str:

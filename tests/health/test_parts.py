@@ -137,6 +137,15 @@ def test_without_a_worker_for_tasks_it_is_degraded(settings):
     assert said(processes.check_workers()) == (State.DEGRADED, processes.START_TASKS.format("publish"))
 
 
+def test_while_esi_blocks_the_board_the_workers_are_degraded_and_say_what_to_do():
+    everything = ["bulk", "esi", "feed", "publish"]
+    tell("worker", "worker a", queues=everything, facts={"esi": {"banned_for": 0}})
+    tell("worker", "worker b", queues=everything, facts={"esi": {}})
+    assert said(processes.check_workers()) == (State.OK, "")
+    tell("worker", "worker c", queues=everything, facts={"esi": {"banned_for": 541}})
+    assert said(processes.check_workers()) == (State.DEGRADED, processes.ESI_BLOCKS)
+
+
 def test_a_worker_that_ended_without_a_word_is_missed_until_it_is_back_or_ten_minutes_have_passed():
     tell("worker", "worker a", queues=["bulk", "esi", "feed", "publish"])
     tell("worker", "worker b", ago=300, queues=["feed"])

@@ -182,8 +182,8 @@ def test_two_workers_of_one_name_are_one_line() -> None:
 
 def test_what_all_workers_share_of_esi_is_told_once() -> None:
     both = [
-        worker("a", esi={"answers": {"200": 7, "404": 1}, "left": {"errors": 99, "killmail": 3400}}),
-        worker("b", esi={"answers": {"200": 9}, "left": {"errors": 98, "killmail": 3500}}),
+        worker("a", esi={"answers": {"200": 7, "404": 1}, "left": {"errors": 99, "killmail": 3400}, "banned_for": 0}),
+        worker("b", esi={"answers": {"200": 9}, "left": {"errors": 98, "killmail": 3500}, "banned_for": 590}),
         worker("c", esi={}),
         worker("d"),
     ]
@@ -191,6 +191,7 @@ def test_what_all_workers_share_of_esi_is_told_once() -> None:
     assert {name: value for name, value in found.items() if name.startswith("killboard_esi")} == {
         'killboard_esi_requests_total{answer="200"}': 9,
         'killboard_esi_requests_total{answer="404"}': 1,
+        "killboard_esi_banned_seconds": 590,
         'killboard_esi_budget_left{group="errors"}': 98,
         'killboard_esi_budget_left{group="killmail"}': 3400,
     }

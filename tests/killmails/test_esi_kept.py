@@ -157,7 +157,7 @@ def test_process_has_one_client_with_the_store_that_all_share(fake, settings, fo
 def test_without_a_redis_the_database_counts(fake, settings, forgotten):
     settings.FEED, settings.ESI_URL, settings.REDIS = "off", fake.url, None
     assert process_esi.esi().fetch_alliance(99000001) == ALLIANCE
-    assert process_esi.esi().budget.told() == {"left": {"errors": 100}, "answers": {"200": 1}}
+    assert process_esi.esi().budget.told() == {"left": {"errors": 100}, "answers": {"200": 1}, "banned_for": 0}
 
 
 def test_there_is_no_esi_beside_a_recording(settings, forgotten):
