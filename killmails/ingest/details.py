@@ -35,6 +35,9 @@ CHARACTERS_OLD, OTHERS_OLD = timedelta(days=1), timedelta(days=7)
 NPC_PILOTS = (3_000_000, 3_999_999)  # they are members of nothing that changes
 FAILED_AGAIN = timedelta(seconds=30)
 AGAIN = timedelta(hours=1)  # after what ESI does not know
+# What a thing is, and where a system lies, all the way up: some of it may be what ESI could not tell.
+TYPE_LACKS = Q(group__name=None) | Q(group__category__name=None)
+SYSTEM_LACKS = Q(constellation__name=None) | Q(constellation__region__name=None)
 Found = TypeVar("Found")
 
 
@@ -132,14 +135,14 @@ def _provide(model: type[Entity], ids: Any) -> None:
 
 
 def _fill_types(esi: Esi, ends_at: float) -> int:
-    """Those without a group: the static data does not have them. How many were asked for."""
-    types = InventoryType.objects.filter(MAY_BE_ASKED, group=None, name__isnull=False)
+    """Those whose group is not known: the static data does not have them. How many were asked for."""
+    types = InventoryType.objects.filter(MAY_BE_ASKED, TYPE_LACKS, name__isnull=False)
     return _ask_each(lambda id_: _fill_type(esi, id_), types, ends_at)
 
 
 def _fill_solar_systems(esi: Esi, ends_at: float) -> None:
-    """Those without a constellation."""
-    systems = SolarSystem.objects.filter(MAY_BE_ASKED, constellation=None, name__isnull=False)
+    """Those of which it is not known where they lie."""
+    systems = SolarSystem.objects.filter(MAY_BE_ASKED, SYSTEM_LACKS, name__isnull=False)
     if _ask_each(lambda id_: _fill_solar_system(esi, id_), systems, ends_at):
         fill_places()
 
@@ -149,7 +152,8 @@ def _ask_each(fill: Callable[[int], None], rows: QuerySet, ends_at: float) -> in
     for number, id_ in enumerate(ids):
         if time.monotonic() >= ends_at:
             return number
-        fill(id_)
+        if rows.filter(pk=id_).exists():  # else one before it has put it off
+            fill(id_)
     return len(ids)
 
 
@@ -160,6 +164,7 @@ def _fill_type(esi: Esi, id_: int) -> None:
         row.update(fill_not_before=Now() + AGAIN)
         return
     group = _read(esi.fetch_group, found.group_id)
+    _provide(InventoryGroup, [found.group_id])
     if group:
         category = _read(esi.fetch_category_name, group.category_id)
         InventoryCategory.objects.update_or_create(
@@ -176,6 +181,9 @@ def _fill_type(esi: Esi, id_: int) -> None:
         meta_level=found.meta_level,
         has_heat_damage=found.has_heat_damage,
     )
+    # Its sisters as well: they would ask for the same in vain, and ESI counts that.
+    sisters = InventoryType.objects.filter(TYPE_LACKS, group=found.group_id)
+    sisters.update(fill_not_before=Now() + AGAIN)
 
 
 def _fill_solar_system(esi: Esi, id_: int) -> None:
@@ -185,6 +193,7 @@ def _fill_solar_system(esi: Esi, id_: int) -> None:
         row.update(fill_not_before=Now() + AGAIN)
         return
     constellation = _read(esi.fetch_constellation, found.constellation_id)
+    _provide(Constellation, [found.constellation_id])
     if constellation:
         region = _read(esi.fetch_region_name, constellation.region_id)
         Region.objects.update_or_create(pk=constellation.region_id, defaults={"name": region} if region else {})
@@ -192,3 +201,5 @@ def _fill_solar_system(esi: Esi, id_: int) -> None:
             pk=found.constellation_id, defaults={"name": constellation.name, "region_id": constellation.region_id}
         )
     row.update(name=found.name, constellation=found.constellation_id, security_status=found.security_status)
+    sisters = SolarSystem.objects.filter(SYSTEM_LACKS, constellation=found.constellation_id)
+    sisters.update(fill_not_before=Now() + AGAIN)

@@ -415,6 +415,81 @@ def test_what_the_static_data_does_not_know_is_asked_of_esi(fake, esi):
     assert (InventoryGroup.objects.count(), Constellation.objects.count(), Region.objects.count()) == (1, 1, 1)
 
 
+RIFTER, FRIGATE, SHIP, JITA, KIMOTORO, FORGE = 587, 25, 6, 30000142, 20000020, 10000002
+
+
+@pytest.fixture
+def places_and_things(fake):
+    """An ESI that knows a ship and a system, and what they belong to."""
+    fake.world.types[RIFTER] = {"name": "Rifter", "group_id": FRIGATE}
+    fake.world.groups[FRIGATE] = {"name": "Frigate", "category_id": SHIP}
+    fake.world.categories[SHIP] = {"name": "Ship"}
+    fake.world.systems[JITA] = {"name": "Jita", "constellation_id": KIMOTORO, "security_status": 0.9459}
+    fake.world.constellations[KIMOTORO] = {"name": "Kimotoro", "region_id": FORGE}
+    fake.world.regions[FORGE] = {"name": "The Forge"}
+    InventoryType.objects.create(pk=RIFTER, name="Rifter")
+    SolarSystem.objects.create(pk=JITA, name="Jita")
+    return fake
+
+
+def chains():
+    """The names of the ship, its group and category; of the system, its constellation and region; None: not known."""
+    names_of = InventoryType.objects.filter(pk=RIFTER).values_list("name", "group__name", "group__category__name")
+    places = SolarSystem.objects.filter(pk=JITA)
+    return [*names_of, *places.values_list("name", "constellation__name", "constellation__region__name")]
+
+
+WHOLE = [("Rifter", "Frigate", "Ship"), ("Jita", "Kimotoro", "The Forge")]
+
+
+@pytest.mark.parametrize(
+    ("missing", "ship", "place"),
+    [
+        ("groups|constellations", ("Rifter", None, None), ("Jita", None, None)),
+        ("categories|regions", ("Rifter", "Frigate", None), ("Jita", "Kimotoro", None)),
+    ],
+)
+@pytest.mark.parametrize("answer", [Fault(404, b"{}"), Fault(200, b"[]")])
+def test_group_and_constellation_that_esi_did_not_give_are_asked_for_again(
+    places_and_things, esi, missing, ship, place, answer
+):
+    fake = places_and_things
+    fake.fail(f"/universe/({missing})", answer, times=0)
+    details.fill_details(esi)
+    assert chains() == [ship, place]
+    asked = len(fake.asked)
+    fake.heal()
+    details.fill_details(esi)  # not at once, nor with each turn
+    assert len(fake.asked) == asked
+    for model in (InventoryType, SolarSystem):
+        wait = model.objects.annotate(wait=names.F("fill_not_before") - Now()).get().wait
+        assert timedelta(minutes=59) < wait <= timedelta(hours=1)
+        model.objects.update(fill_not_before=Now())
+    details.fill_details(esi)
+    assert chains() == WHOLE
+    InventoryType.objects.update(fill_not_before=None)
+    assert details.fill_details(esi) is False
+
+
+def test_group_that_was_written_down_without_its_row_is_asked_for(places_and_things, esi):
+    """As earlier versions did."""
+    InventoryType.objects.update(group=FRIGATE)
+    SolarSystem.objects.update(constellation=KIMOTORO)
+    details.fill_details(esi)
+    assert chains() == WHOLE
+
+
+def test_group_that_esi_does_not_know_is_asked_for_once_and_not_for_each_of_its_types(places_and_things, esi):
+    InventoryType.objects.update(group=FRIGATE)
+    for type_id in range(1, 4):
+        places_and_things.world.types[type_id] = {"name": f"type {type_id}", "group_id": FRIGATE}
+        InventoryType.objects.create(pk=type_id, name=f"type {type_id}", group_id=FRIGATE)
+    places_and_things.fail("/universe/groups", Fault(404, b"{}"), times=0)
+    details.fill_details(esi)
+    details.fill_details(esi)
+    assert places_and_things.counts()["/universe/groups", 404] == 1
+
+
 @pytest.mark.django_db(transaction=True)
 def test_details_wait_when_esi_is_away(fake, esi):
     fake.fail("/", Fault(status=503), times=0)
