@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from django.conf import settings
 from django.db import transaction
 
-from killmails.errors import BadPrices, BudgetSpent, Unacceptable, UpstreamError
+from killmails.errors import BadPrices, BudgetSpent, Unacceptable, UpstreamError, UpstreamRefused
 from killmails.ingest.store import change_killmail
 from killmails.ingest.values import newly_known, revalued, without_block
 from killmails.models import KillmailPackage, Price
@@ -26,6 +26,7 @@ COLUMNS = ("average", "date", "region_id", "type_id")
 MOST = Decimal(10) ** 15  # ISK; all that EVE's players own together is about as much
 UNPACKED = 256 * 1024 * 1024  # bytes; a day of all regions has about 6 MB
 AT_ONCE = 1000
+SHORTEST_WAIT = 1.0  # seconds; who says that none is needed is not asked without end
 DAYS = 40  # back from yesterday, which is what a killmail of today looks at
 
 Rows = list[tuple[date, int, Decimal]]  # day, type id, average
@@ -116,7 +117,7 @@ def load_days(upstream: EveRef, days: Iterable[date]) -> Iterator[tuple[date, in
 def load_histories(esi: Esi, first: date, ids: Iterable[int]) -> Iterator[tuple[int, int, float]]:
     """ESI's history of each type since that day: type id, how many prices, and how long to wait before it goes on.
 
-    What no market knows gets today's average of ESI's own list. Raises UpstreamError.
+    What no market knows gets today's average of ESI's own list. Raises UpstreamError, but not for ESI's limits.
     """
     averages: dict[int, Decimal] | None = None
     for type_id in ids:
@@ -129,8 +130,10 @@ def load_histories(esi: Esi, first: date, ids: Iterable[int]) -> Iterator[tuple[
                     source = Price.Source.AVERAGE
                     rows = [(datetime.now(UTC).date(), type_id, averages[type_id])] if type_id in averages else []
                 break
-            except BudgetSpent as error:
-                yield type_id, 0, error.retry_after
+            except (BudgetSpent, UpstreamRefused) as error:
+                if isinstance(error, UpstreamRefused) and error.status not in (420, 429):
+                    raise
+                yield type_id, 0, max(SHORTEST_WAIT, error.retry_after or 0.0)
         yield type_id, store_prices(rows, source), 0.0
 
 

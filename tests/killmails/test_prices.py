@@ -24,6 +24,7 @@ from killmails.models import Blueprint, InventoryGroup, InventoryType, Killmail,
 from killmails.records import parse_package
 from killmails.tasks import load_newest_prices
 from killmails.upstream.budget import Budget, MemoryStore
+from killmails.upstream.budget_rules import Report
 from killmails.valuation import valuate
 from tests.builders import NOW, attacker, esi_body, raw_package
 
@@ -210,8 +211,9 @@ def test_the_newest_days_come_by_themselves_once_it_has_begun(everef, settings, 
 
 @pytest.fixture
 def upstream(fake_esi, settings, monkeypatch):
-    """What the command asks."""
+    """What the command asks; the budget is this test's own."""
     settings.FEED, settings.ESI_URL = "live", fake_esi.url
+    monkeypatch.setattr(process_esi, "_store", MemoryStore)
     monkeypatch.setattr(process_esi, "_kept", None)
     fake_esi.world.history[10000002, TRITANIUM] = [
         {"date": "2026-11-19", "average": 4.0}, {"date": "2026-11-20", "average": 2.0},
@@ -240,20 +242,53 @@ def test_prices_of_what_is_named_come_from_esi(upstream, universe, capsys):
     assert upstream.violations == []
 
 
-def test_limit_of_esi_is_waited_for(upstream, universe, capsys, monkeypatch):
-    store(1)
+@pytest.fixture
+def waits(upstream, monkeypatch):
+    """The seconds that were waited for ESI; after them it takes questions again."""
+    waits = []
 
-    def a_minute_later(seconds):
+    def go_on(seconds):
+        waits.append(seconds)
         upstream.heal()
         process_esi.esi().budget = process_esi.esi()._questions.budget = Budget(MemoryStore())
 
-    monkeypatch.setattr(time, "sleep", a_minute_later)
-    upstream.fail("/markets", Fault(420, b"{}", headers={"X-Esi-Error-Limit-Reset": "41"}), times=0)
-    with pytest.raises(CommandError, match="status 420"):
-        call_command("load_prices", "--esi", "--from=2026-11-19")
+    monkeypatch.setattr(time, "sleep", go_on)
+    return waits
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "seconds"),
+    [
+        (420, {"X-Esi-Error-Limit-Reset": "41"}, 41.0), (420, {}, 60.0),
+        (429, {"Retry-After": "37"}, 37.0), (429, {"Retry-After": "0"}, 1.0), (429, {}, 60.0),
+    ],
+)  # fmt: skip
+def test_limit_of_esi_is_waited_for(upstream, universe, capsys, waits, status, headers, seconds):
+    store(1)
+    upstream.fail("/markets", Fault(status, b"{}", headers=headers), times=0)
     call_command("load_prices", "--esi", "--from=2026-11-19")
-    assert "ESI's limits are reached; going on in 4" in capsys.readouterr().out
+    assert waits == [seconds]
+    assert f"ESI's limits are reached; going on in {seconds:.0f} s." in capsys.readouterr().out
     assert Price.objects.filter(source="ESI").count() == 2
+
+
+def test_budget_that_others_have_spent_is_waited_for(upstream, universe, waits):
+    store(1)
+    budget = process_esi.esi().budget
+    budget.settle(budget.reserve("/status", None), Report(420, errors_left=0, errors_reset=3_600_000))
+    call_command("load_prices", "--esi", "--from=2026-11-19")
+    assert len(waits) == 1
+    assert 0 < waits[0] <= 3_601
+    assert Price.objects.filter(source="ESI").count() == 2
+
+
+@pytest.mark.parametrize("status", [403, 401])
+def test_what_is_no_limit_of_esi_is_told_at_once(upstream, universe, waits, status):
+    store(1)
+    upstream.fail("/markets", Fault(status, b"{}"), times=0)
+    with pytest.raises(CommandError, match=f"status {status}") as refused:
+        call_command("load_prices", "--esi", "--from=2026-11-19")
+    assert (refused.value.returncode, waits) == (2, [])
 
 
 def test_recording_is_not_priced_by_esi(settings):
