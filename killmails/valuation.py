@@ -105,6 +105,11 @@ def valuate(killmails: Mapping[int, Esi], padding: Collection[int] = ()) -> dict
     return result
 
 
+def types_to_price(goods: Collection[int]) -> set[int]:
+    """What has to have a price so that these have one: they themselves, what they are built from, and so on."""
+    return _with_materials(set(goods), _read_recipes(goods))
+
+
 def _believable(sums: Sums, sold: bool) -> Sums | None:
     """Not where nothing on it was sold or has a fixed price, nor beyond all that there is in EVE.
 

@@ -15,9 +15,11 @@ from killmails.errors import BadPrices, BudgetSpent, Unacceptable, UpstreamError
 from killmails.ingest.store import change_killmail
 from killmails.ingest.values import newly_known, revalued, without_block
 from killmails.models import KillmailPackage, Price
-from killmails.upstream.esi import Esi
+from killmails.upstream.esi import DayPrice, Esi
 from killmails.upstream.everef import EveRef
-from killmails.values.facts import type_ids
+from killmails.valuation import LOOK_BACK, types_to_price
+from killmails.values.facts import goods_of
+from killmails.values.prices import MOST_DAYS
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +117,8 @@ def load_days(upstream: EveRef, days: Iterable[date]) -> Iterator[tuple[date, in
 
 
 def load_histories(esi: Esi, first: date, ids: Iterable[int]) -> Iterator[tuple[int, int, float]]:
-    """ESI's history of each type since that day: type id, how many prices, and how long to wait before it goes on.
+    """ESI's history of each type since that day, and what killmails of that day look back at: type id, how many prices,
+    and how long to wait before it goes on.
 
     What no market knows gets today's average of ESI's own list. Raises UpstreamError, but not for ESI's limits.
     """
@@ -123,9 +126,10 @@ def load_histories(esi: Esi, first: date, ids: Iterable[int]) -> Iterator[tuple[
     for type_id in ids:
         while True:
             try:
-                rows = [(one.day, type_id, one.average) for one in esi.fetch_price_history(type_id) if one.day >= first]
+                history = esi.fetch_price_history(type_id)
+                rows = [(one.day, type_id, one.average) for one in _looked_at(history, first)]
                 source = Price.Source.ESI
-                if not rows:
+                if not history:
                     averages = esi.fetch_average_prices() if averages is None else averages
                     source = Price.Source.AVERAGE
                     rows = [(datetime.now(UTC).date(), type_id, averages[type_id])] if type_id in averages else []
@@ -137,10 +141,17 @@ def load_histories(esi: Esi, first: date, ids: Iterable[int]) -> Iterator[tuple[
         yield type_id, store_prices(rows, source), 0.0
 
 
+def _looked_at(history: list[DayPrice], first: date) -> list[DayPrice]:
+    """Of what is seldom sold the newest price may be older than the killmail by months."""
+    oldest = first - timedelta(days=LOOK_BACK + 1)  # the first hour of a day looks at the day before
+    older = [one for one in history if oldest <= one.day < first]
+    return older[-MOST_DAYS:] + [one for one in history if one.day >= first]
+
+
 def types_without_block(since: date) -> list[int]:
-    """What those killmails name that zKillboard has not reckoned, of this day and later."""
+    """What must have a price for those killmails that zKillboard has not reckoned, of this day and later."""
     packages = KillmailPackage.objects.filter(killmail__in=without_block(since)).iterator(chunk_size=100)
-    return sorted({type_id for package in packages for type_id in type_ids(package.esi())})
+    return sorted(types_to_price({type_id for package in packages for type_id in goods_of(package.esi())}))
 
 
 def revalue(since: date) -> int:

@@ -242,6 +242,37 @@ def test_prices_of_what_is_named_come_from_esi(upstream, universe, capsys):
     assert upstream.violations == []
 
 
+def test_esi_is_asked_for_what_things_are_built_from_and_not_for_ships_of_attackers(upstream, universe):
+    """A container that is only built, from parts that are only built, from a mineral."""
+    Blueprint.objects.create(product_id=3465, quantity=1, materials=[[9001, 10]])
+    Blueprint.objects.create(product_id=9001, quantity=1, materials=[[35, 1000]])
+    upstream.world.history[10000002, 35] = [{"date": "2026-11-20", "average": 3.0}]
+    upstream.world.prices = []
+    container = {"item_type_id": 3465, "flag": 5, "singleton": 0, "quantity_destroyed": 1}
+    store(1, victim=esi_body(1)["victim"] | {"items": [container]})
+    call_command("load_prices", "--esi", "--from=2026-11-19")
+    asked = {one.path.partition("type_id=")[2] for one in upstream.asked if "/history" in one.path}
+    assert asked == {"587", "3465", "9001", "35"}
+    # 9 of 900 of the mineral each; the ship has no price.
+    assert Killmail.objects.get().total_value == 9 * 900 * 3 + Decimal("0.01")
+
+
+def test_esis_average_is_for_what_was_never_sold_and_not_for_what_was_sold_before(upstream, universe):
+    """Of the ship 40 days before `--from` are told, and one of two years ago; of the container that one alone."""
+    days = [date(2026, 11, 1) - timedelta(days=number) for number in range(40)]
+    old = {"date": "2024-11-01", "average": 1.0}
+    upstream.world.history[10000002, RIFTER] = [*({"date": str(day), "average": 7.0} for day in days), old]
+    upstream.world.history[10000002, 3465] = [old]
+    store(1)
+    call_command("load_prices", "--esi", "--from=2026-11-19")
+    assert not Price.objects.filter(source="AVERAGE").exists()
+    stored = Price.objects.filter(item_type_id=RIFTER, source="ESI").order_by("-day").values_list("day", flat=True)
+    assert list(stored) == days[:34]  # as many as a killmail looks at
+    hull, *_, container, _ = ask(ASK % 1)[0]["valueBasis"]["lines"]
+    assert (hull["basis"], hull["unitPrice"], hull["day"]) == ("HISTORY", 7.0, "2026-11-01")
+    assert container["basis"] == "UNKNOWN"
+
+
 @pytest.fixture
 def waits(upstream, monkeypatch):
     """The seconds that were waited for ESI; after them it takes questions again."""

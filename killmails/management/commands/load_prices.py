@@ -18,7 +18,7 @@ class Command(BaseCommand):
     help = (
         "Loads The Forge's average prices by day, and reckons killmails without zKillboard's block again. "
         "From EVE Ref (by default those of the last 40 days that are missing), from files of its form, or from ESI for "
-        "the types that such killmails name. Again changes nothing."
+        "what such killmails need. Again changes nothing."
     )
     requires_migrations_checks = True
 
@@ -63,7 +63,7 @@ class Command(BaseCommand):
         if upstream is None:
             raise CommandError("A recording is not priced: FEED=recorded.", returncode=2)
         types = prices.types_without_block(first)
-        self.stdout.write(f"{len(types)} types are named by killmails without zKillboard's block since {first}.")
+        self.stdout.write(f"{len(types)} types are needed for killmails without zKillboard's block since {first}.")
         for type_id, count, wait in prices.load_histories(upstream, first, types):
             if wait:
                 self.stdout.write(f"ESI's limits are reached; going on in {wait:.0f} s.")
