@@ -17,7 +17,9 @@ from killmails.values.prices import GANTRY, GANTRY_PARTS, MOST_DAYS, Basis, Hist
 from killmails.values.sums import Sums, reckon
 
 MOST = 10**18  # ISK; columns hold no more
-LOOK_BACK = 365  # days: a price that is older says nothing any more
+# Days. zKillboard looks back as many as it has days with trade of the type. Those that are loaded here, 40 perhaps,
+# would be far fewer, so there is a fixed number in their place; docs/values.md names where that makes a difference.
+LOOK_BACK = 365
 
 TYPES = """
     SELECT type.id, type.group_id, inventory_group.category_id, type.market_group_id, type.rig_size, type.meta_level,

@@ -455,6 +455,16 @@ def test_averages_of_esi_alone_do_where_they_tell_of_all_of_it(universe):
     assert (store(3).total_value, store(4, victim=bare).total_value) == (None, 1000)
 
 
+@pytest.mark.parametrize(("days", "basis", "isk"), [(0, "HISTORY", 7.0), (365, "HISTORY", 7.0), (366, "AVERAGE", 9.0)])
+def test_prices_are_looked_for_365_days_back_whatever_their_number(universe, days, basis, isk):
+    """zKillboard's span is their number: docs/values.md names the difference."""
+    Price.objects.create(item_type_id=RIFTER, day=DAY - timedelta(days=days), average=7, source="HISTORY")
+    Price.objects.create(item_type_id=RIFTER, day=DAY + timedelta(days=9), average=9, source="AVERAGE")
+    store(1)
+    hull = ask(ASK % 1)[0]["valueBasis"]["lines"][0]
+    assert (hull["basis"], hull["unitPrice"]) == (basis, isk)
+
+
 def test_what_is_built_from_what_is_built_has_the_same_price_in_any_company(universe):
     Blueprint.objects.create(product_id=3465, quantity=1, materials=[[9001, 10]])
     Blueprint.objects.create(product_id=9001, quantity=1, materials=[[TRITANIUM, 1000]])
