@@ -72,7 +72,7 @@ MAY_IMPORT = {
     "killmails.fields": ("killmails.errors",),
     "killmails.records": ("killmails.errors", "killmails.fields", "killmails.strict_json"),
     "killmails.models": ("killmails.models",),
-    "killmails.loading": ("killmails.models", "killmails.valuation"),
+    "killmails.loading": ("killmails.loading", "killmails.models", "killmails.valuation"),
     "killmails.columns": ("killmails.models", "killmails.records", "killmails.valuation"),
     "killmails.sealing": ("killmails.errors",),
     "killmails.queueing": ("killmails.models",),

@@ -24,6 +24,11 @@ class Alliance(Named, DjangoObjectType):
 
 class Corporation(Named, DjangoObjectType):
     ticker = graphene.String(description="`KILL` and the like; null until it is known.")
+    current_alliance = graphene.Field(
+        Alliance,
+        source="alliance",
+        description="Today's, not that of the killmail; null where there is none, or it is not known yet.",
+    )
 
     class Meta:
         model = models.Corporation

@@ -2,15 +2,17 @@
 
 import pytest
 from django.db import connection
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from killmails import loading
 from killmails.ingest.store import store_killmail
-from killmails.loading import ATTACKER_ROWS, Item, StaticRows, load
+from killmails.loading import ATTACKER_ROWS, Item, StaticRows, entities, load
 from killmails.models import (
+    Alliance,
     Attacker,
     Character,
     Constellation,
+    Corporation,
     InventoryCategory,
     InventoryGroup,
     InventoryType,
@@ -99,6 +101,8 @@ def test_every_row_is_the_one_that_django_finds():
         raw = raw_package(sequence, record["esi"], hash=record["hash"], zkb=record["zkb"])
         store_killmail(parse_package(raw, sequence, NOW))
     load_small_universe(invented=True)
+    Alliance.objects.bulk_create(Alliance(one.pk, f"of {one.pk}") for one in Corporation.objects.all())
+    Corporation.objects.update(alliance_id=F("pk"))
     with CaptureQueriesContext(connection) as captured:
         loaded = load(Killmail.objects.order_by("pk"), ALL_FIELDS | {"currentCorporation", "currentAlliance"})
         rows = [(killmail, *killmail.attackers.all()) for killmail in loaded]
@@ -106,7 +110,7 @@ def test_every_row_is_the_one_that_django_finds():
         ours = [shown(getattr(killmail, key)) for killmail, *_ in rows for key in keys]
         keys_of_attackers = [*ENTITIES, "ship_type", "weapon_type"]
         ours += [shown(getattr(each, key)) for _, *attackers in rows for each in attackers for key in keys_of_attackers]
-    assert len(captured) == 5
+    assert len(captured) == 6
     joined = ("solar_system__constellation__region", "victim_ship_type__group__category")
     found = Killmail.objects.order_by("pk").select_related(*joined)
     djangos = [shown(getattr(killmail, key)) for killmail in found for key in keys]
@@ -224,7 +228,7 @@ def test_static_rows_are_read_once_and_others_each_time():
 
 
 def test_static_rows_are_read_again_after_a_while(monkeypatch):
-    monkeypatch.setattr(loading, "STATIC_SECONDS", 0.0)
+    monkeypatch.setattr(entities, "STATIC_SECONDS", 0.0)
     static = StaticRows()
     load_one(["victim"], static=static)
     rename()

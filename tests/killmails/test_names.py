@@ -374,19 +374,23 @@ def test_names_are_asked_for_again_after_a_month(fake, esi):
 
 def test_memberships_and_tickers_are_filled_and_told(fake, esi):
     fake.world.characters[2100000001].update(corporation_id=98000002, alliance_id=99000002)
-    fake.world.corporations[98000002].update(ticker="KILL")
+    fake.world.corporations[98000001].update(alliance_id=99000001)
+    fake.world.corporations[98000002].update(ticker="KILL", alliance_id=99000002)
     fake.world.alliances[99000002].update(ticker="BOOM")
     store_unnamed(1)
     fill_names(esi)
     details.fill_details(esi)
-    query = """{ killmail(id: 1001) { victim { corporation { ticker } character { name
-        currentCorporation { id name ticker } currentAlliance { id name ticker } } } } }"""
-    result = engine.result(engine.prepare(query, {}, None))
-    assert result.data["killmail"]["victim"]["character"] == {
+    query = """{ killmail(id: 1001) { victim { corporation { ticker currentAlliance { id } } character { name
+        currentCorporation { id name ticker currentAlliance { ticker } } currentAlliance { id name ticker } } } } }"""
+    victim = engine.result(engine.prepare(query, {}, None)).data["killmail"]["victim"]
+    assert victim["character"] == {
         "name": "Character 2100000001",
-        "currentCorporation": {"id": "98000002", "name": "Corporation 98000002", "ticker": "KILL"},
+        "currentCorporation": {
+            "id": "98000002", "name": "Corporation 98000002", "ticker": "KILL", "currentAlliance": {"ticker": "BOOM"},
+        },
         "currentAlliance": {"id": "99000002", "name": "Alliance 99000002", "ticker": "BOOM"},
-    }
+    }  # fmt: skip
+    assert victim["corporation"] == {"ticker": "C0001", "currentAlliance": {"id": "99000001"}}
     before = len(fake.asked)
     details.fill_details(esi)
     assert len(fake.asked) == before
