@@ -9,6 +9,7 @@ from django.db.models import prefetch_related_objects
 
 from killmails.loading.entities import Reference, StaticRows, among, follow, references_of
 from killmails.loading.memberships import load_memberships
+from killmails.loading.type_details import load_type_details
 from killmails.models import Attacker, InventoryType, Killmail, KillmailPackage
 from killmails.models.locations import read_locations
 from killmails.valuation import valuate
@@ -51,7 +52,7 @@ def load(
 ) -> list[Killmail]:
     """The killmails, with what `fields` ask for: GraphQL's names, wherever they stand; `bodies` where they are known.
 
-    At most 7 queries, and 6 for `valueBasis`. Items come as `loaded_items`, the location as `loaded_location`, and so
+    At most 8 queries, and 6 for `valueBasis`. Items come as `loaded_items`, the location as `loaded_location`, and so
     on; ships always with their types. What is not asked for costs whoever reads it a query for each row.
     """
     asked = frozenset(fields) | FOR_FILTERS
@@ -67,6 +68,7 @@ def load(
     type_ids = {type_id for of_one in items.values() for type_id in _type_ids(of_one)}
     entities = follow(references, static or StaticRows(), type_ids)
     load_memberships(entities, asked)
+    load_type_details(entities[InventoryType], asked)
     for killmail in killmails:
         if killmail.pk in items:
             killmail.loaded_items = _items(items[killmail.pk], entities[InventoryType])

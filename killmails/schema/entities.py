@@ -99,8 +99,25 @@ class InventoryGroup(Named, DjangoObjectType):
         description = "A group of types: frigates, battleships."
 
 
+class MarketGroup(Named, DjangoObjectType):
+    class Meta:
+        model = models.MarketGroup
+        fields = ()
+        description = "A branch of the market's tree: what is sold of one kind."
+
+
 class InventoryType(Named, DjangoObjectType):
     group = graphene.Field(InventoryGroup, description="Null until it is known.")
+    market_group = graphene.Field(
+        MarketGroup, description="Where the market has it; null where it does not, or that is not known yet."
+    )
+    rig_size = graphene.Int(
+        description="Of ships and rigs: 1 small, 2 medium, 3 large, 4 capital; null for others, or until it is known."
+    )
+    meta_level = graphene.Int(
+        description="EVE's meta level, 0 for the plain one of its kind; null where it has none, or until it is known."
+    )
+    has_heat_damage = graphene.Boolean(description="Whether overheating damages it; null until it is known.")
 
     class Meta:
         model = models.InventoryType

@@ -17,6 +17,7 @@ from killmails.models import (
     InventoryGroup,
     InventoryType,
     Killmail,
+    MarketGroup,
     Region,
     SolarSystem,
 )
@@ -198,6 +199,30 @@ def test_entity_that_nobody_knows_is_loaded_by_its_id():
     killmail = load_one(ALL_FIELDS)
     assert (killmail.solar_system.pk, killmail.solar_system.name) == (30000142, None)
     assert (killmail.victim_character.pk, killmail.victim_character.name) == (2100000001, None)
+
+
+def details(killmail):
+    ship = killmail.victim_ship_type
+    return ship.market_group and ship.market_group.name, ship.rig_size, ship.meta_level, ship.has_heat_damage
+
+
+def test_details_of_types_are_read_each_time_and_only_where_they_are_asked_for():
+    MarketGroup.objects.create(pk=64, name="Minmatar")
+    static, fields = StaticRows(), ["victim", "items", "marketGroup", "rigSize"]
+    assert details(load_one(fields, static=static)) == (None, None, None, None)
+    InventoryType.objects.filter(pk=587).update(market_group_id=64, rig_size=1, meta_level=0, has_heat_damage=False)
+    InventoryType.objects.filter(pk=2048).update(market_group_id=65)
+    with CaptureQueriesContext(connection) as captured:
+        known = load_one(fields, static=static)
+        assert details(known) == ("Minmatar", 1, 0, False)
+        assert known.victim_ship_type.has_heat_damage is False
+        # The market group of a type that only ESI knows has no row.
+        group = known.loaded_items[0].item_type.market_group
+        assert (group.pk, group.name) == (65, None)
+    assert len(captured) == 4
+    with CaptureQueriesContext(connection) as captured:
+        load_one(["victim", "items"], static=static)
+    assert len(captured) == 3
 
 
 # Static rows
