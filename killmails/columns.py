@@ -99,7 +99,8 @@ def value_columns(valuation: Valuation) -> dict[str, object]:
 
 def is_padding(esi: dict[str, Any]) -> bool:
     """Whether the same pilot lost the same to the same final blow at least twice before in this quarter of an hour; for
-    shuttles: whether the pilot lost two there in this hour.
+    shuttles: whether the pilot lost two there before in this hour. Before is what has a smaller id: whoever asks later
+    gets the same answer, though more may have come.
     """
     victim = esi["victim"]
     is_shuttle = InventoryType.objects.filter(pk=victim["ship_type_id"], group_id=SHUTTLE).exists()
@@ -111,7 +112,8 @@ def is_padding(esi: dict[str, Any]) -> bool:
         victim_ship_type=victim["ship_type_id"],
         time__gte=begin,
         time__lt=end,
-    ).exclude(pk=esi["killmail_id"])
+        pk__lt=esi["killmail_id"],
+    )
     if is_shuttle:
         return same.filter(solar_system=esi["solar_system_id"])[:BEFORE].count() >= BEFORE
     final_blow = next((attacker for attacker in esi["attackers"] if attacker["final_blow"]), {})

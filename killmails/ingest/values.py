@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
+from typing import Any
 
 from django.db.models import Q, QuerySet
 
-from killmails.columns import VALUE_COLUMNS, value_columns
+from killmails.columns import VALUE_COLUMNS, is_padding, value_columns
 from killmails.models import Killmail, KillmailPackage
 from killmails.models.killmails import ValuesBy
 from killmails.valuation import valuate
@@ -35,6 +36,11 @@ def _revalued(killmails: QuerySet[Killmail]) -> Iterator[tuple[int, dict[str, ob
         last = part[-1]
         esis = {package.pk: package.esi() for package in KillmailPackage.objects.filter(pk__in=part)}
         known = {row["pk"]: row for row in Killmail.objects.filter(pk__in=part).values("pk", *VALUE_COLUMNS)}
-        padding = {id_ for id_, row in known.items() if "padding" in row["labels"]}
+        padding = {id_ for id_, esi in esis.items() if _is_padding(esi, known[id_]["labels"])}
         columns = {id_: value_columns(valuation) for id_, valuation in valuate(esis, padding).items()}
         yield from ((id_, new) for id_, new in columns.items() if any(known[id_][name] != new[name] for name in new))
+
+
+def _is_padding(esi: dict[str, Any], labels: list[str]) -> bool:
+    """As its labels say. It has none where a ship was not known when it came, so that nobody knew whether it is."""
+    return "padding" in labels if labels else is_padding(esi)

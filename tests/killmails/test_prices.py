@@ -511,6 +511,33 @@ def test_the_third_of_the_same_in_a_quarter_of_an_hour_is_padding(universe):
     assert "padding" not in store(6, killmail_time="2026-11-20T12:35:00Z", attackers=other).labels
 
 
+def padded():
+    return [number - 1000 for number, labels in Killmail.objects.values_list("pk", "labels") if "padding" in labels]
+
+
+def test_losses_with_larger_ids_do_not_make_an_earlier_one_padding(universe):
+    for number in (4, 3, 2):
+        store(number)
+    assert padded() == []
+    store(5)
+    assert padded() == [5]
+
+
+@pytest.mark.parametrize(("group", "seconds"), [(25, 5), (31, 600)])  # a shuttle's slot is an hour
+def test_padding_is_told_when_the_ship_becomes_known(universe, group, seconds):
+    InventoryGroup.objects.get_or_create(pk=31, category_id=6)
+    InventoryType.objects.filter(pk=RIFTER).update(group=None)
+    for number in range(4):
+        at = datetime(2026, 11, 20, 12, 0, tzinfo=UTC) + timedelta(seconds=number * seconds)
+        assert store(number, killmail_time=at.strftime("%Y-%m-%dT%H:%M:%SZ")).labels == []
+    InventoryType.objects.filter(pk=RIFTER).update(group=group)
+    assert (prices.revalue_newly_known(), sorted(padded())) == (4, [2, 3])
+    assert ["pvp" in killmail.labels for killmail in Killmail.objects.order_by("pk")] == [True, True, False, False]
+    # Other reasons to reckon again leave it as it is.
+    put_prices()
+    assert (prices.revalue(DAY), sorted(padded())) == (4, [2, 3])
+
+
 ASK = """{ killmails(first: %d) { nodes { valuesBy totalValue valueBasis {
     totalValue droppedValue destroyedValue fittedValue difference points isNpc isSolo isAwox labels
     lines { itemType { id name } flag quantity unitPrice basis day days value } } } } }"""
