@@ -52,15 +52,15 @@ class Archive:
             raise BadStaticData(f"{self.name}: {error.strerror or error}") from error
         self._members = {PurePosixPath(info.filename).name: info for info in self._zip.infolist()}
 
-    def build(self) -> Build | None:
-        """None where the file does not say: an older one, say."""
-        for build in self.read("_sde.jsonl", _build, needed=False):
+    def build(self) -> Build:
+        """Needed: locations are looked for only where a build of CCP's is known to be loaded."""
+        for build in self.read("_sde.jsonl", _build):
             return build
-        return None
+        raise BadStaticData(f"{self.name}: _sde.jsonl names no build")
 
-    def read(self, name: str, make: Callable[[Fields], T], needed: bool = True) -> Iterator[T]:
+    def read(self, name: str, make: Callable[[Fields], T]) -> Iterator[T]:
         """What `make` makes of each line; lines without anything on them are passed over."""
-        with self._open(name, needed) as stream:
+        with self._open(name) as stream:
             for number, line in enumerate(_lines(stream, name), start=1):
                 if not line.strip():
                     continue
@@ -73,13 +73,10 @@ class Archive:
                 yield made
 
     @contextmanager
-    def _open(self, name: str, needed: bool) -> Iterator[IO[bytes] | None]:
+    def _open(self, name: str) -> Iterator[IO[bytes]]:
         try:
             if not self._has(name):
-                if needed:
-                    raise BadStaticData(f"{self.name}: lacks {name}")
-                yield None
-                return
+                raise BadStaticData(f"{self.name}: lacks {name}")
             with self._stream(name) as stream:
                 yield stream
         except DAMAGED as error:
@@ -100,9 +97,9 @@ class Archive:
         return self._zip.open(member)
 
 
-def _lines(stream: IO[bytes] | None, name: str) -> Iterator[bytes]:
+def _lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
     number = 0
-    while stream is not None and (line := stream.readline(MAX_LINE + 1)):
+    while line := stream.readline(MAX_LINE + 1):
         number += 1
         if len(line) > MAX_LINE:
             raise BadStaticData(f"{name}, line {number}: has more than {MAX_LINE} bytes")

@@ -21,7 +21,7 @@ def static_data() -> StaticData:
 
 
 def loaded_build() -> int | None:
-    """None: nothing was loaded yet, or only from files that did not say."""
+    """None: nothing was loaded yet."""
     loaded = StaticDataBuild.objects.filter(loaded_at__isnull=False).order_by("-loaded_at")
     return loaded.values_list("build", flat=True).first()
 

@@ -23,9 +23,9 @@ DEADLOCK = "40P01"  # PostgreSQL's code
 
 
 class Loaded(NamedTuple):
-    """`build`: None where the file does not say. `changes` by the tables' names. `filled`: killmails."""
+    """`changes` by the tables' names. `filled`: killmails."""
 
-    build: int | None
+    build: int
     changes: dict[str, Changes]
     filled: int
 
@@ -37,8 +37,8 @@ def load(archive: Archive, announced: int | None = None) -> Loaded:
     """
     begun = time.monotonic()
     build = archive.build()
-    if announced is not None and (build is None or build.number != announced):
-        raise BadStaticData(f"{archive.name}: holds build {build.number if build else 'unknown'}, not {announced}")
+    if announced is not None and build.number != announced:
+        raise BadStaticData(f"{archive.name}: holds build {build.number}, not {announced}")
     try:
         read_tables(archive, stage)
         changes = _again_after_deadlock(lambda: _settle(build))
@@ -48,22 +48,21 @@ def load(archive: Archive, announced: int | None = None) -> Loaded:
     filled = fill_places()
     fill_locations()
     logger.info(
-        "Static data of build %s loaded: %d rows added, %d changed, %d killmails got their place, %.1f s",
-        build.number if build else "unknown",
+        "Static data of build %d loaded: %d rows added, %d changed, %d killmails got their place, %.1f s",
+        build.number,
         sum(one.added for one in changes.values()),
         sum(one.changed for one in changes.values()),
         filled,
         time.monotonic() - begun,
     )
-    return Loaded(build.number if build else None, changes, filled)
+    return Loaded(build.number, changes, filled)
 
 
-def _settle(build: Build | None) -> dict[str, Changes]:
+def _settle(build: Build) -> dict[str, Changes]:
     with transaction.atomic():
         changes = {str(table.model._meta.verbose_name_plural): settle(table) for table in TABLES}
-        if build is not None:
-            told = {"loaded_at": Now(), "released_at": build.released_at}
-            StaticDataBuild.objects.update_or_create(build=build.number, defaults=told)
+        told = {"loaded_at": Now(), "released_at": build.released_at}
+        StaticDataBuild.objects.update_or_create(build=build.number, defaults=told)
         return changes
 
 

@@ -212,11 +212,19 @@ def test_a_bad_line_is_named_and_nothing_is_loaded(case, tmp_path):
     assert not StaticDataBuild.objects.exists()
 
 
-def test_a_needed_file_that_is_not_there_is_named(tmp_path):
+@pytest.mark.parametrize("file", ["mapMoons", "_sde"])
+def test_a_needed_file_that_is_not_there_is_named(file, tmp_path):
     files = small_sde()
-    del files["mapMoons"]
+    del files[file]
     said, code = refusal(write_sde(tmp_path / "sde.zip", files))
-    assert (said, code) == (f"{tmp_path}/sde.zip: lacks mapMoons.jsonl; nothing was loaded", 2)
+    assert (said, code) == (f"{tmp_path}/sde.zip: lacks {file}.jsonl; nothing was loaded", 2)
+    assert not any(everything().values())
+
+
+def test_static_data_that_names_no_build_is_refused(tmp_path):
+    """No killmail would have a location by it."""
+    said, code = refusal(write_sde(tmp_path / "sde.zip", small_sde() | {"_sde": [""]}))
+    assert (said, code) == (f"{tmp_path}/sde.zip: _sde.jsonl names no build; nothing was loaded", 2)
     assert not any(everything().values())
 
 

@@ -61,8 +61,7 @@ class Command(BaseCommand):
             return load(Archive(file, name), announced=newest)
 
     def _tell(self, loaded: Loaded) -> None:
-        build = f"Build {loaded.build}" if loaded.build else "A build that does not say which"
-        self.stdout.write(f"{build} is loaded.")
+        self.stdout.write(f"Build {loaded.build} is loaded.")
         for name, changes in loaded.changes.items():
             self.stdout.write(
                 f"  {name:22}{changes.added:8} added {changes.changed:8} changed {changes.unchanged:8} unchanged"
