@@ -16,6 +16,7 @@ from killmails.ingest.store import change_killmail
 from killmails.ingest.values import newly_known, revalued, without_block
 from killmails.models import KillmailPackage, Price
 from killmails.upstream.esi import DayPrice, Esi
+from killmails.upstream.esi_answers import MOST_ISK
 from killmails.upstream.everef import EveRef
 from killmails.valuation import LOOK_BACK, types_to_price
 from killmails.values.facts import goods_of
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 THE_FORGE = "10000002"
 COLUMNS = ("average", "date", "region_id", "type_id")
-MOST = Decimal(10) ** 15  # ISK; all that EVE's players own together is about as much
 UNPACKED = 256 * 1024 * 1024  # bytes; a day of all regions has about 6 MB
 AT_ONCE = 1000
 SHORTEST_WAIT = 1.0  # seconds; who says that none is needed is not asked without end
@@ -70,7 +70,7 @@ def _row(row: dict[str, str], where: str) -> tuple[date, int, Decimal]:
         raise BadPrices(f"{where}: has no date, type or average that could be read") from error
     if not 0 < type_id < 2**31:
         raise BadPrices(f"{where}: {type_id} is no type")
-    if not (average.is_finite() and 0 < average < MOST):
+    if not (average.is_finite() and 0 < average < MOST_ISK):
         raise BadPrices(f"{where}: {average} ISK is no price")
     return day, type_id, average
 

@@ -12,7 +12,8 @@ from killmails.strict_json import BadJson, read_json
 
 LONGEST_NAME = 255
 LONGEST_TICKER = 10
-MOST_ISK = Decimal(10**15)  # a thousand times the dearest thing
+# What costs as much, or more, has no price: a thousand times the dearest thing, and about all that EVE's players own.
+MOST_ISK = Decimal(10**15)
 KEPT = 1000  # bytes of an answer that cannot be accepted
 HASH = re.compile(r"[0-9a-f]{40}")
 # Attributes of types.
@@ -289,4 +290,4 @@ def _isk(value: Any) -> Decimal | None:
     if type(value) not in (int, float):
         return None
     price = Decimal(repr(value))
-    return round(price, 2) if 0 <= price <= MOST_ISK else None
+    return round(price, 2) if 0 <= price < MOST_ISK else None

@@ -3,6 +3,7 @@
 import bz2
 import threading
 import time
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +26,7 @@ from killmails.records import parse_package
 from killmails.tasks import load_newest_prices
 from killmails.upstream.budget import Budget, MemoryStore
 from killmails.upstream.budget_rules import Report
+from killmails.upstream.esi_answers import DayPrice, read_average_prices, read_history
 from killmails.valuation import valuate
 from tests.builders import NOW, attacker, esi_body, raw_package
 
@@ -69,6 +71,19 @@ def test_rows_of_the_forge_are_read_packed_or_not():
 def test_row_that_is_wrong_is_named_with_its_line(lines, told):
     with pytest.raises(BadPrices, match=told):
         read(*lines)
+
+
+@pytest.mark.parametrize(("isk", "is_price"), [("999999999999999.5", True), (f"{10**15}", False), ("1e15", False)])
+def test_esi_and_everef_have_the_same_limit_of_prices(isk, is_price):
+    found = [
+        read_history(b'[{"date": "2026-11-20", "average": %s}]' % isk.encode()),
+        read_average_prices(b'[{"type_id": 34, "average_price": %s}]' % isk.encode()),
+    ]
+    with nullcontext() if is_price else pytest.raises(BadPrices, match="ISK is no price"):
+        found.append(read(line(isk)))
+    price = Decimal(isk)
+    expected = [[DayPrice(DAY, price)], {TRITANIUM: price}, [(DAY, TRITANIUM, price)]]
+    assert found == (expected if is_price else [[], {}])
 
 
 def test_file_that_is_none_is_refused():
