@@ -13,6 +13,7 @@ from typing import Any
 import redis
 from django.conf import settings
 
+from health import redis_rights
 from health.same_redis import Unasked, elsewhere, strangers
 from realtime.canary import Flight, send_canary
 
@@ -93,9 +94,18 @@ def _test_environment() -> tuple[str, list[str]]:
 
 
 def _test_ping() -> tuple[str, list[str]]:
+    """And whether this user may count there what is asked of ESI: without it a board works, and has no names."""
     begun = time.monotonic()
     settings.REDIS.ping(STEP_LIMIT)
-    return f"dialled and answered in {_ms(time.monotonic() - begun)}", []
+    took = time.monotonic() - begun
+    refused = redis_rights.refused(STEP_LIMIT)
+    if refused:
+        commands, kinds = ", ".join(refused), ", ".join(sorted(set(refused.values())))
+        raise Failed(
+            f"Redis answers, and refuses {commands} with keys {settings.REDIS.prefix}* ({kinds}), so that ESI cannot "
+            "be asked within its limits: docs/troubleshooting.md lists the rights of the board's user."
+        )
+    return f"dialled and answered in {_ms(took)}", []
 
 
 def _test_pubsub() -> tuple[str, list[str]]:
