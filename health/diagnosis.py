@@ -155,10 +155,10 @@ def _test_processes(flight: Flight) -> tuple[str, list[str]]:
     def answered() -> set[str]:
         return set(flight.answers)
 
-    living, faults = strangers(answered, lambda: _fly(flight))
+    number, faults = strangers(answered, lambda: _fly(flight))
     if faults:
-        raise Failed(f"{len(faults)} of {living} living processes of the board are not where this one is:", *faults)
-    return f"{living} living processes of the board, all on this Redis", []
+        raise Failed(f"{len(faults)} of {number} processes of the board are not where this one is, or silent:", *faults)
+    return f"{number} living processes of the board, all on this Redis", []
 
 
 def _ms(seconds: float) -> str:

@@ -26,7 +26,7 @@ class Unasked(Exception):
 
 
 def strangers(answered: Callable[[], Iterable[str]], ask_again: Callable[[], None]) -> tuple[int, list[str]]:
-    """How many processes live, and a line for each that is elsewhere or deaf, with what to do.
+    """How many processes there are, and a line for each that is elsewhere, deaf or silent, with what to do.
 
     Who is found counts only when its next heartbeat says the same: Redis may have lost its data, the process may have
     just begun. `answered`: the servers (host:pid:token) that have answered the canary; `ask_again` sends another one.
@@ -48,7 +48,7 @@ def strangers(answered: Callable[[], Iterable[str]], ask_again: Callable[[], Non
         faults = {key: last[key] for key in faults if key in last}
     rows, silent = _ask_for_processes()
     faults |= {row.pk: f"{_described(row)} {SILENT}" for row in silent}
-    return len(rows), [line for _, line in sorted(faults.items())]
+    return len({row.pk for row in rows} | faults.keys()), [line for _, line in sorted(faults.items())]
 
 
 def elsewhere() -> list[str]:
@@ -108,8 +108,14 @@ def _host_and_pid(process: str) -> str:
     return process.rpartition(":")[0]
 
 
+def _is_back(row: Process, alive: list[Process]) -> bool:
+    """Started again: a worker under its name, beat under any. (A server takes the row of its forerunner away.)"""
+    others = {other.name for other in alive if other.kind == row.kind}
+    return row.name in others or (row.kind == Process.Kind.BEAT and bool(others))
+
+
 def _ask_for_processes() -> tuple[list[Process], list[Process]]:
-    """Those that live, and servers that fell silent. Within a time that holds for a database that hangs, too."""
+    """Those that live, and those that fell silent. Within a time that holds for a database that hangs, too."""
     found: list[tuple[list[Process], list[Process]]] = []
     failed: list[str] = []
     thread = threading.Thread(target=_ask_database, args=[found, failed], daemon=True)
@@ -124,8 +130,8 @@ def _ask_for_processes() -> tuple[list[Process], list[Process]]:
 def _ask_database(found: list[tuple[list[Process], list[Process]]], failed: list[str]) -> None:
     use_own_connection()
     try:
-        silent = Process.objects.silent().filter(kind=Process.Kind.SERVER)
-        found.append((list(Process.objects.alive()), list(silent)))
+        alive = list(Process.objects.alive())
+        found.append((alive, [row for row in Process.objects.silent() if not _is_back(row, alive)]))
     except Error as error:
         text = str(error).lower()
         lacks = "does not exist" in text or "no such table" in text

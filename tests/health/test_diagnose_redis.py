@@ -244,7 +244,7 @@ def test_worker_on_another_redis_is_named_with_what_to_do(board, capsys):
     enter("worker", "w1:77:aa", worker_id="1")
     enter("worker", "w2:78:bb", redis="0123456789abcdef", worker_id="2")
     number, text, details = failed_test(capsys)
-    assert (number, text) == (6, "1 of 3 living processes of the board are not where this one is:")
+    assert (number, text) == (6, "1 of 3 processes of the board are not where this one is, or silent:")
     assert details == [
         f"worker w2, WORKER_ID 2 (pid 78 on w2) {ELSEWHERE} {doorbell_url(board)}, and restart it.",
     ]
@@ -272,16 +272,29 @@ def test_deaf_server_is_named(board, capsys):
 
 
 @pytest.mark.services
-def test_server_that_hangs_is_named_by_its_silence(board, capsys):
+@pytest.mark.parametrize("kind", ["server", "worker", "beat"])
+def test_process_that_hangs_is_named_by_its_silence(board, capsys, kind):
     """It hears no canary and tells nothing, so that it does not count as living any more, either."""
-    enter("server", "s3:80:dd", seen_at=Now() - timedelta(seconds=20))
-    enter("worker", "w3:81:ee", seen_at=Now() - timedelta(seconds=20))
-    _, _, details = failed_test(capsys)
+    enter(kind, "s3:80:dd", seen_at=Now() - timedelta(seconds=20))
+    _, text, details = failed_test(capsys)
+    assert text == "1 of 2 processes of the board are not where this one is, or silent:"
     (detail,) = details
     assert detail == (
-        "server s3 (pid 80 on s3) has not told for a while that it lives: it hangs, or ended without a word; "
+        f"{kind} s3 (pid 80 on s3) has not told for a while that it lives: it hangs, or ended without a word; "
         "look into its log, and restart it."
     )
+
+
+@pytest.mark.services
+def test_worker_that_came_back_under_its_name_and_beat_under_any_are_not_missed(board, capsys):
+    for kind, before, after in (("worker", "w1:80:aa", "w1:81:bb"), ("beat", "b1:82:cc", "b2:83:dd")):
+        enter(kind, before, seen_at=Now() - timedelta(seconds=20))
+        enter(kind, after)
+    assert diagnose(capsys)[0] == 0
+    Process.objects.filter(id__in=["w1:81:bb", "b2:83:dd"]).delete()
+    enter("beat", "w1:84:ee")  # of another kind
+    enter("worker", "w2:85:ff")
+    assert [detail.split(" (")[0] for detail in failed_test(capsys)[2]] == ["worker w1"]
 
 
 @pytest.mark.services
