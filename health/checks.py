@@ -17,7 +17,7 @@ REDIS_AWAY = (
     "The doorbell does not come back from Redis: run `python manage.py diagnose_redis`; new killmails show up within "
     "a second meanwhile."
 )
-
+NOT_TOLD = ("esi", "others")  # of what a worker counts
 
 Parts = dict[str, Part]  # by name
 
@@ -71,11 +71,11 @@ async def check_redis(limit: float) -> Part:
 
 
 def report(parts: Parts) -> dict[str, Any]:
-    """As JSON has it, for anybody: what ESI was asked is not told, since by it one might see what is withheld."""
+    """As JSON has it, for anybody: what was asked for users is not told, since by it one might see what is withheld."""
     told = {name: part.as_dict() for name, part in parts.items()}
     if workers := told.get("workers", {}).get("workers"):
         told["workers"]["workers"] = [
-            {**one, "counted": {name: count for name, count in one["counted"].items() if name != "esi"}}
+            {**one, "counted": {name: count for name, count in one["counted"].items() if name not in NOT_TOLD}}
             for one in workers
         ]
     return {"status": overall(parts), "parts": told}

@@ -70,16 +70,26 @@ class _Parts:
         workers = [one for one in self._facts.get("workers", {}).get("workers", []) if one["alive"]]
         if "workers" in self._facts.get("workers", {}):
             yield _gauge("workers_alive", "Workers that told lately that they live.", [([], len(workers))])
-        for name, fact, label, text in COUNTED:
-            metric = CounterMetricFamily(f"killboard_{name}", text, labels=["worker", label])
-            counts: Counter[tuple[str, str]] = Counter()  # two of one name are one
+        for name, told, labels, text in COUNTED:
+            metric = CounterMetricFamily(f"killboard_{name}", text, labels=["worker", *labels])
+            counts: Counter[tuple[str, ...]] = Counter()  # two of one name are one
             for worker in workers:
-                for value, count in worker["counted"].get(fact, {}).items():
-                    counts[worker["name"], value] += count
-            for labels, count in sorted(counts.items()):
-                metric.add_metric(labels, count)
+                for values, count in told(worker["counted"]).items():
+                    counts[worker["name"], *values] += count
+            for values, count in sorted(counts.items()):
+                metric.add_metric(values, count)
             yield metric
         yield from _esi([worker["counted"].get("esi") or {} for worker in workers])
+
+
+def _asked(counted: dict[str, Any]) -> dict[tuple[str, ...], int]:
+    """By upstream and answer."""
+    upstreams = {"zkillboard": counted.get("upstream", {}), **counted.get("others", {})}
+    return {(name, answer): count for name, told in upstreams.items() for answer, count in told.items()}
+
+
+def _stored(counted: dict[str, Any]) -> dict[tuple[str, ...], int]:
+    return {(outcome,): count for outcome, count in counted.get("stored", {}).items()}
 
 
 def _esi(told: list[dict[str, Any]]) -> Iterator[Metric]:
@@ -136,8 +146,10 @@ SINGLE = [
     ("servers_alive", "Servers that told lately that they live.", "hub", "servers_alive"),
     ("beats_alive", "Beats that told lately that they live.", "beat", "running"),
 ]
-# Name, what a worker calls it among its facts, label, description.
+ASKED = "Questions of a worker and its pool, but to ESI, by what was answered; zkillboard: of the feed."
+STORED = "Killmails that a worker and its pool stored, by what became of them."
+# Name, what finds it among a worker's facts, labels, description.
 COUNTED = [
-    ("upstream_requests", "upstream", "answer", "Questions of the feed to zKillboard, by what was answered."),
-    ("killmails_stored", "stored", "outcome", "Killmails that a worker and its pool stored, by what became of them."),
+    ("upstream_requests", _asked, ["upstream", "answer"], ASKED),
+    ("killmails_stored", _stored, ["outcome"], STORED),
 ]

@@ -38,14 +38,18 @@ class RegistryStep(StartStopStep):
 
 
 def _facts() -> dict[str, Any]:
-    """For /metrics: what the feed here has done, what it and the pool have stored, what all workers have of ESI's."""
+    """For /metrics: what this worker and its pool have asked and stored, what all workers have of ESI's.
+
+    `upstream` is the feed, `others` all that is asked for users and for tables.
+    """
     from killmails.ingest.esi import esi
     from killmails.ingest.store import outcomes
     from killmails.upstream.http import answers
 
     client = esi()
     shared = client.budget.told() if client else {}
-    return {"upstream": dict(answers["zkillboard"]), "stored": outcomes.told(), "esi": shared}
+    others = answers()
+    return {"upstream": others.pop("zkillboard", {}), "others": others, "stored": outcomes.told(), "esi": shared}
 
 
 def register_beat() -> None:

@@ -121,9 +121,16 @@ MAY_IMPORT = {
         "realtime.log",
         "realtime.watch",
     ),
-    "killmails.upstream": ("killmails.upstream", "killmails.errors", "killmails.fields", "killmails.strict_json"),
+    "killmails.upstream": (
+        "killmails.upstream",
+        "killmails.counts",
+        "killmails.errors",
+        "killmails.fields",
+        "killmails.strict_json",
+    ),
     "killmails.ingest": (
         "killmails.ingest",
+        "killmails.counts",
         "killmails.upstream",
         "killmails.models",
         "killmails.columns",

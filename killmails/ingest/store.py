@@ -9,7 +9,7 @@ from django.db import IntegrityError, transaction
 
 from killmails import events
 from killmails.columns import attackers_of, columns_of
-from killmails.ingest.counts import SharedCounts
+from killmails.counts import SharedCounts
 from killmails.ingest.unnamed import note_unnamed
 from killmails.models import (
     Alliance,

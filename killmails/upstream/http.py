@@ -8,7 +8,6 @@ import re
 import socket
 import threading
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import DecodeError, HTTPError
 
+from killmails.counts import SharedCounts
 from killmails.errors import Reason, Unacceptable, Unreadable, UpstreamRefused, UpstreamUnreachable
 
 DEADLINE = 15.0  # seconds for a whole answer
@@ -30,8 +30,12 @@ PATIENCE = 24 * 3600.0  # seconds; who asks us to stay away for longer does not 
 CHUNK = 8 * 1024
 HASH = re.compile(r"\b[0-9a-f]{40}\b")
 
-# Of this process: questions to each upstream by status, or "none" where no answer came.
-answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
+# Not ESI, whose answers are counted for the whole board with its limits: budget.py.
+UPSTREAMS = ("zkillboard", "zkillboard_site", "sso", "everef", "static_data")
+# Those that tell something of an upstream; of the rest is told how many there were.
+KNOWN = (200, 301, 302, 304, 400, 401, 403, 404, 405, 408, 420, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
+STATUSES = ("none", "other", *map(str, KNOWN))
+_counts = SharedCounts(f"{upstream} {status}" for upstream in UPSTREAMS for status in STATUSES)
 
 Told = Callable[[int, int | None], None]
 
@@ -43,6 +47,20 @@ class Answer:
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+def answers() -> dict[str, dict[str, int]]:
+    """By upstream: how many questions were answered with which status; "none": no answer came."""
+    told: dict[str, dict[str, int]] = {}
+    for name, count in sorted(_counts.told().items()):
+        upstream, status = name.split()
+        told.setdefault(upstream, {})[status] = count
+    return told
+
+
+def _count(upstream: str, status: str) -> None:
+    if upstream in UPSTREAMS:
+        _counts.add(f"{upstream} {status if status in STATUSES else 'other'}")
 
 
 class Client:
@@ -125,7 +143,7 @@ class Client:
                 status = "none"
                 raise UpstreamUnreachable(without_hash(f"{url}: {self._cause(error)}")) from error
             finally:
-                answers[self._upstream][status] += 1
+                _count(self._upstream, status)
 
     def _read(self, response: requests.Response) -> Answer:
         body = bytearray()

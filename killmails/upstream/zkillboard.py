@@ -57,7 +57,7 @@ class ZkillboardSite:
 
     def __init__(self, base_url: str, contact: str) -> None:
         self._base_url = base_url
-        self._client = Client(USER_AGENT.format(contact=contact or "not given"))
+        self._client = Client(USER_AGENT.format(contact=contact or "not given"), upstream="zkillboard_site")
         self._asked_at = float("-inf")
 
     def fetch_hash(self, killmail_id: int) -> str:

@@ -148,8 +148,9 @@ def expect_metrics(answer: Answer) -> None:
     }  # fmt: skip
     assert {name: values.get(name) for name in expected} == expected
     assert 0 < values["killboard_publish_to_socket_seconds_sum"] < 60
-    asked = {sample.labels["answer"]: sample.value for sample in families["killboard_upstream_requests"].samples}
-    assert asked["200"] >= 2, "the pointer, and the package"
+    requests = families["killboard_upstream_requests"].samples
+    asked = {(sample.labels["upstream"], sample.labels["answer"]): sample.value for sample in requests}
+    assert asked["zkillboard", "200"] >= 2, "the pointer, and the package"
     queues = {sample.labels["queue"]: sample.value for sample in families["killboard_queue_consumers"].samples}
     assert queues["bulk"] == queues["feed"] == 1
 

@@ -145,12 +145,19 @@ def worker(name: str, **counted: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "alive": True, "counted": counted}
 
 
-def test_health_does_not_tell_anybody_what_esi_was_asked() -> None:
+def test_health_does_not_tell_anybody_what_was_asked_for_users() -> None:
     """By it one might see that a killmail came which its owner withholds."""
     esi = {"answers": {"200": 9}, "left": {"killmail": 1}}
-    parts = {"workers": ok(True, workers=[worker("worker a", stored={"added": 2}, esi=esi)])}
+    others = {"zkillboard_site": {"200": 3, "404": 1}, "sso": {"200": 4}}
+    parts = {"workers": ok(True, workers=[worker("worker a", stored={"added": 2}, esi=esi, others=others)])}
     assert report(parts)["parts"]["workers"]["workers"][0]["counted"] == {"stored": {"added": 2}}
-    assert samples(parts)['killboard_esi_requests_total{answer="200"}'] == 9
+    found = samples(parts)
+    assert found['killboard_esi_requests_total{answer="200"}'] == 9
+    assert {name: value for name, value in found.items() if name.startswith("killboard_upstream")} == {
+        'killboard_upstream_requests_total{answer="200",upstream="sso",worker="worker a"}': 4,
+        'killboard_upstream_requests_total{answer="200",upstream="zkillboard_site",worker="worker a"}': 3,
+        'killboard_upstream_requests_total{answer="404",upstream="zkillboard_site",worker="worker a"}': 1,
+    }
 
 
 def test_what_is_not_known_has_no_value() -> None:
@@ -173,8 +180,8 @@ def test_two_workers_of_one_name_are_one_line() -> None:
     found = samples({"workers": ok(True, workers=[*both, gone])})
     asked = {name: value for name, value in found.items() if name.startswith("killboard_upstream")}
     assert asked == {
-        'killboard_upstream_requests_total{answer="200",worker="worker a"}': 7,
-        'killboard_upstream_requests_total{answer="404",worker="worker a"}': 1,
+        'killboard_upstream_requests_total{answer="200",upstream="zkillboard",worker="worker a"}': 7,
+        'killboard_upstream_requests_total{answer="404",upstream="zkillboard",worker="worker a"}': 1,
     }
     assert found['killboard_killmails_stored_total{outcome="added",worker="worker a"}'] == 2
     assert found["killboard_workers_alive"] == 2

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 
-from killmails.ingest.counts import SharedCounts
+from killmails.counts import SharedCounts
 
 
 def in_a_child(work) -> None:

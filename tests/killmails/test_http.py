@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -11,10 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from killmails.errors import Reason, Unacceptable, Unreadable, UpstreamRefused, UpstreamUnreachable
+from killmails.errors import EsiUnknown, Reason, Unacceptable, Unreadable, UpstreamRefused, UpstreamUnreachable
 from killmails.upstream import http
 from killmails.upstream.http import BODY_CAP, KEPT, Answer, Client, answers, retry_after
+from killmails.upstream.zkillboard import ZkillboardSite
 from tests.fake_r2z2 import FakeR2Z2, Reply
+from tests.killmails.test_counts import in_a_child
 
 
 @pytest.fixture
@@ -71,11 +74,31 @@ def test_connection_is_kept_for_the_next_question(fake):
 
 def test_questions_are_counted_by_their_answers(fake):
     fake.script(1, Reply(b"x"), Reply(status=404), Reply(status=503), Reply(hang_up=True), Reply(b"x" * (BODY_CAP + 1)))
-    answers.clear()
+    before = Counter(answers().get("zkillboard"))
     for _ in range(5):
         with contextlib.suppress(UpstreamRefused, UpstreamUnreachable, Unacceptable):
             get(fake)
-    assert answers == {"zkillboard": {"200": 2, "404": 1, "503": 1, "none": 1}}
+    assert Counter(answers()["zkillboard"]) - before == {"200": 2, "404": 1, "503": 1, "none": 1}
+
+
+def test_questions_of_each_upstream_are_counted_by_themselves_also_those_of_the_pool(fake):
+    def ask() -> None:
+        fake_url = f"{fake.url}/ephemeral/1.json"
+        Client("tests", upstream="static_data").ask("GET", fake_url)
+        Client("tests", upstream="esi").ask("GET", fake_url)  # counted with its limits
+        with contextlib.suppress(EsiUnknown):
+            ZkillboardSite(fake.url, "tests").fetch_hash(1)
+
+    before = answers()
+    fake.script(1, Reply(status=418), Reply(b"x"), Reply(b"x"), Reply(b"x"))
+    ask()
+    in_a_child(ask)
+    after = answers()
+    gained = {name: Counter(after[name]) - Counter(before.get(name)) for name in after}
+    assert {name: told for name, told in gained.items() if told} == {
+        "static_data": {"other": 1, "200": 1},
+        "zkillboard_site": {"404": 2},
+    }
 
 
 # Refusals

@@ -1,4 +1,4 @@
-"""Counts that all processes of a worker share: those of its pool store killmails, and the first one tells of it."""
+"""Counts that all processes of a worker share: those of its pool ask and store, and the first one tells of it."""
 
 import mmap
 import os
