@@ -35,12 +35,15 @@ LEEWAY = 60  # seconds that two clocks may differ
 LIFE = 1200  # seconds of an access token, where EVE does not say
 TOKEN = re.compile(r"[!-~]{1,16384}")  # what fits into a header
 EVERYBODY = "EVE Online"  # in each token's audience, beside our client
+NO_ACCESS_TOKEN = "EVE's SSO gave no access token"
 SUBJECT = re.compile(r"CHARACTER:EVE:([1-9][0-9]{0,17})")
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What EVE gave; neither is ever shown. `refresh_token` None: the old one goes on. `expires_in` in seconds."""
+    """What EVE gave; neither is ever shown. `refresh_token` None: the old one goes on. `expires_in` in seconds.
+    `access_token` "": none that could be used, beside a new refresh token, which is to be stored all the same.
+    """
 
     access_token: str = field(repr=False)
     refresh_token: str | None = field(repr=False)
@@ -98,10 +101,15 @@ class Sso:
 
     def exchange(self, code: str, verifier: str) -> Tokens:
         """The tokens for the code that a browser brought back."""
-        return self._tokens({"grant_type": "authorization_code", "code": code, "code_verifier": verifier})
+        tokens = self._tokens({"grant_type": "authorization_code", "code": code, "code_verifier": verifier})
+        if not tokens.access_token:
+            raise UpstreamUnreachable(NO_ACCESS_TOKEN)
+        return tokens
 
     def refresh(self, refresh_token: str) -> Tokens:
-        """New tokens. The refresh token may be a new one, and the old one is dead then: store it before all else."""
+        """New tokens. The refresh token may be a new one, and the old one is dead then: store it before all else, also
+        where there is no access token beside it.
+        """
         return self._tokens({"grant_type": "refresh_token", "refresh_token": refresh_token})
 
     def revoke(self, refresh_token: str) -> None:
@@ -183,10 +191,12 @@ class Sso:
         if answer.status != 200:
             raise UpstreamRefused(answer.status, retry_after(answer.headers.get("Retry-After")))
         access_token, refresh_token = body.get("access_token"), body.get("refresh_token")
-        if not (isinstance(access_token, str) and TOKEN.fullmatch(access_token)):
-            raise UpstreamUnreachable("EVE's SSO gave no access token")
         if not (isinstance(refresh_token, str) and TOKEN.fullmatch(refresh_token)):
             refresh_token = None
+        if not (isinstance(access_token, str) and TOKEN.fullmatch(access_token)):
+            if refresh_token is None:
+                raise UpstreamUnreachable(NO_ACCESS_TOKEN)
+            access_token = ""
         return Tokens(access_token, refresh_token, _seconds(body.get("expires_in", LIFE)))
 
     def _post(self, path: str, form: dict[str, str]) -> Answer:

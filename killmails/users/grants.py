@@ -19,7 +19,7 @@ from killmails.models import LogHead, UserCharacter
 from killmails.models.users import CORPORATION
 from killmails.models.work import shown
 from killmails.sealing import seal, unseal
-from killmails.upstream.sso import Identity, Sso, Tokens
+from killmails.upstream.sso import NO_ACCESS_TOKEN, Identity, Sso, Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +140,8 @@ def _checked(sso: Sso, row: UserCharacter, sealed: str, tokens: Tokens) -> Grant
     """What the new token says of its owner and its rights. Until this is done the lease goes on."""
     same = UserCharacter.objects.filter(pk=row.pk, refresh_token=sealed)
     try:
+        if not tokens.access_token:
+            raise UpstreamUnreachable(NO_ACCESS_TOKEN)
         identity = sso.read(tokens.access_token, database_now())
     except UnknownKey as error:  # no verdict: EVE may have a new key that it does not tell yet
         same.update(refreshing_until=None)

@@ -389,6 +389,18 @@ def test_answer_without_an_access_token_is_no_answer(fake, sso, told):
         login(fake, sso)
 
 
+@pytest.mark.parametrize("told", [None, "", 5, "a b"])
+def test_new_refresh_token_beside_an_unusable_access_token_is_told(fake, sso, told):
+    """The old one is dead: without it the grant would be lost."""
+    first = login(fake, sso)
+    fake.sso.knobs.also = {"access_token": told}
+    tokens = sso.refresh(first.refresh_token)
+    assert (tokens.access_token, tokens.refresh_token) == ("", fake.sso.issued[-1])
+    fake.sso.knobs.also = {"access_token": told, "refresh_token": None}
+    with pytest.raises(UpstreamUnreachable, match="EVE's SSO gave no access token"):
+        sso.refresh(tokens.refresh_token)
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -14,7 +14,7 @@ from django.conf import settings as django_settings
 from django.db import connection, connections
 from django.db.models.functions import Now
 
-from killmails.errors import NoGrant, SealBroken, UpstreamRefused
+from killmails.errors import NoGrant, SealBroken, UpstreamRefused, UpstreamUnreachable
 from killmails.fake_eve import Fault
 from killmails.models import UserCharacter
 from killmails.sealing import reseal, seal, unseal
@@ -228,6 +228,21 @@ def test_the_new_refresh_token_is_stored_before_the_access_token_is_looked_at(ev
     finally:
         grants.end_grant = original
     assert seen == [True]
+
+
+@pytest.mark.django_db
+def test_a_new_refresh_token_beside_an_unusable_access_token_is_stored_and_used_later(eve):
+    eve.login(VICTIM)
+    UserCharacter.objects.update(access_expires_at=Now())
+    eve.fake.sso.knobs.also = {"access_token": "no token"}
+    with pytest.raises(UpstreamUnreachable):
+        grant_for(eve.sso, VICTIM)
+    row = eve.row(VICTIM)
+    assert (unseal(row.refresh_token), row.access_token) == (eve.fake.sso.issued[-1], "")
+    assert (row.state, row.refreshing_until) == (UserCharacter.State.READY, None)
+    eve.fake.sso.knobs.also = {}
+    assert grant_for(eve.sso, VICTIM).character_id == VICTIM
+    assert eve.asked("/v2/oauth/token") == [200] * 3
 
 
 @pytest.mark.django_db
