@@ -48,6 +48,12 @@ class UserCharacter(models.Model):
     access_token = models.TextField(default="", blank=True)
     access_expires_at = models.DateTimeField(null=True, help_text="By the database's clock.")
     refreshing_until = models.DateTimeField(null=True, help_text="Until then nobody else refreshes.")
+    refused_token = models.CharField(
+        max_length=64,
+        default="",
+        blank=True,
+        help_text="SHA-256 of the refresh token, as it lay here, that EVE refused.",
+    )
 
     # Today's, as ESI tells it; for the killmails of the corporation.
     corporation_id = models.BigIntegerField(null=True)

@@ -2,9 +2,11 @@
 
 EVE's SSO may give a new refresh token with each refresh, and the old one is dead then: it is stored at once, in a
 transaction of its own, before anything else is looked at. Whoever is to refresh says so in the row first, by
-compare-and-set, and nobody holds a transaction while EVE is asked.
+compare-and-set, and nobody holds a transaction while EVE is asked. A worker may be paused at any moment, and taken for
+dead: the next one is refused the token that the first one has had replaced, and the first one's still finds its row.
 """
 
+import hashlib
 import logging
 import time
 from dataclasses import dataclass
@@ -15,19 +17,21 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from killmails.errors import BadToken, GrantRefused, NoGrant, SealBroken, UnknownKey, UpstreamUnreachable
-from killmails.models import LogHead, UserCharacter
-from killmails.models.users import CORPORATION
+from killmails.models import KillmailSync, LogHead, Priority, UserCharacter
+from killmails.models.users import CORPORATION, OWN
 from killmails.models.work import shown
+from killmails.queueing import ensure_list
 from killmails.sealing import seal, unseal
 from killmails.upstream.sso import NO_ACCESS_TOKEN, Identity, Sso, Tokens
 
 logger = logging.getLogger(__name__)
 
 LEAST = timedelta(seconds=60)  # that an access token must still hold
-LEASE = timedelta(seconds=20)  # of whoever refreshes; EVE has 15 s to answer
+LEASE = timedelta(seconds=60)  # of whoever refreshes; EVE has 15 s to answer
 PATIENCE = 20.0  # seconds that others wait for the one who refreshes
 LOOK = 0.1  # seconds
 
+ENDED = "EVE has ended the grant; log in again"
 State = UserCharacter.State
 
 
@@ -64,15 +68,19 @@ def database_now() -> datetime:
     return now
 
 
-def end_grant(character_id: int, sealed: str, state: State, reason: str) -> None:
-    """Marks it, and forgets its tokens, unless somebody has logged in meanwhile. Nobody asks any more.
+def end_grant(character_id: int, sealed: str, state: State, reason: str, refused_token: str = "") -> bool:
+    """Marks it, and forgets its tokens, unless it has others meanwhile. Nobody asks any more. Whether it was ended.
 
-    `sealed`: the refresh token that is no good.
+    `sealed`: the refresh token that is no good. `refused_token`: its digest, where EVE says so: see `store_tokens`.
     """
     same = UserCharacter.objects.filter(pk=character_id, refresh_token=sealed, state=State.READY)
     gone = {"refresh_token": "", "access_token": "", "access_expires_at": None, "refreshing_until": None}
-    if same.update(**shown(state=state, reason=reason, director_of=None, **gone)):
+    ended = same.update(
+        **shown(state=state, reason=reason, director_of=None, refused_token=refused_token, **gone),
+    )
+    if ended:
         logger.warning("Character %d is not asked for any more: %s", character_id, reason)
+    return bool(ended)
 
 
 def _row(character_id: int) -> UserCharacter:
@@ -108,7 +116,7 @@ def _claim(row: UserCharacter) -> bool:
 
 
 def _refresh(sso: Sso, character_id: int, refused: str) -> Grant | None:
-    """None where somebody has logged in meanwhile: look again."""
+    """None where there are other tokens meanwhile: look again."""
     row = _row(character_id)
     if grant := _still_good(row, refused):  # … between our look and our claim
         UserCharacter.objects.filter(pk=row.pk).update(refreshing_until=None)
@@ -116,8 +124,9 @@ def _refresh(sso: Sso, character_id: int, refused: str) -> Grant | None:
     try:
         tokens = sso.refresh(unseal(row.refresh_token))
     except GrantRefused as error:
-        end_grant(row.pk, row.refresh_token, State.NEEDS_LOGIN, "EVE has ended the grant; log in again")
-        raise NoGrant("EVE has ended the grant; log in again") from error
+        if not end_grant(row.pk, row.refresh_token, State.NEEDS_LOGIN, ENDED, _digest(row.refresh_token)):
+            return None
+        raise NoGrant(ENDED) from error
     except Exception:  # SealBroken, too: the key may come back, and the token is kept for it
         UserCharacter.objects.filter(pk=row.pk).update(refreshing_until=None)
         raise
@@ -133,7 +142,25 @@ def store_tokens(row: UserCharacter, tokens: Tokens) -> str:
     columns = {"refresh_token": sealed, "access_token": seal(tokens.access_token), "access_expires_at": None}
     with transaction.atomic(durable=True):
         same = UserCharacter.objects.filter(pk=row.pk, refresh_token=row.refresh_token, state=State.READY)
-        return sealed if same.update(**columns) else ""
+        stored = same.update(**columns) or (tokens.refresh_token and _store_late(row, columns))
+        return sealed if stored else ""
+
+
+def _store_late(row: UserCharacter, columns: dict[str, str | None]) -> bool:
+    """Where the grant was ended only because another worker was refused the token that this one had replaced."""
+    refused = UserCharacter.objects.filter(pk=row.pk, state=State.NEEDS_LOGIN, refused_token=_digest(row.refresh_token))
+    anew = {"state": State.READY, "reason": "", "refused_token": "", "corporation_at": None}
+    if not refused.update(**shown(**columns, **anew, refreshing_until=Now() + LEASE)):
+        return False
+    if OWN in row.scopes:  # the corporation's list begins when its membership is noted again
+        ensure_list(KillmailSync.Kind.CHARACTER, row.pk, Priority.LOGIN)
+    logger.warning("Character %d is asked for again: its new token was only stored late.", row.pk)
+    return True
+
+
+def _digest(sealed: str) -> str:
+    """By which a token is known again that is not kept. Sealed, no two are the same."""
+    return hashlib.sha256(sealed.encode()).hexdigest()
 
 
 def _checked(sso: Sso, row: UserCharacter, sealed: str, tokens: Tokens) -> Grant | None:

@@ -92,6 +92,7 @@ def _write(identity: Identity, user_id: int, tokens: Tokens) -> None:
         "access_token": seal(tokens.access_token) if refresh_token else "",
         "access_expires_at": Now() + timedelta(seconds=tokens.expires_in),
         "refreshing_until": None,
+        "refused_token": "",
         "corporation_at": None,
         "reads_corporation": CORPORATION in identity.scopes and bool(refresh_token),
         "director_of": None,

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -16,12 +17,13 @@ from django.db.models.functions import Now
 
 from killmails.errors import NoGrant, SealBroken, UpstreamRefused, UpstreamUnreachable
 from killmails.fake_eve import Fault
-from killmails.models import UserCharacter
+from killmails.models import KillmailSync, UserCharacter
 from killmails.sealing import reseal, seal, unseal
+from killmails.upstream.sso import DEADLINE
 from killmails.users import grants, keys
 from killmails.users.grants import grant_for, store_tokens
 from killmails.users.keys import rotate
-from tests.killmails.eve import KEY, VICTIM
+from tests.killmails.eve import BOTH, KEY, KILLER, KILLER_CORPORATION, VICTIM
 
 TOKENS = 1000 if os.environ.get("LONG") == "1" else 300
 NEW = "B" * 43 + "="
@@ -264,6 +266,94 @@ def test_tokens_of_an_older_grant_do_not_replace_those_of_a_new_login(eve):
     fresh = eve.row(VICTIM).refresh_token
     assert store_tokens(stale, eve.sso.refresh(unseal(stale.refresh_token))) == ""
     assert eve.row(VICTIM).refresh_token == fresh
+
+
+def paused_after_eves_answer(eve, monkeypatch, meanwhile):
+    """The next refresh: its worker is taken for dead when EVE has answered, and goes on after `meanwhile`."""
+    real = eve.sso.refresh
+
+    def refresh(token):
+        tokens = real(token)
+        monkeypatch.setattr(eve.sso, "refresh", real)
+        UserCharacter.objects.update(refreshing_until=Now() - timedelta(seconds=1))
+        meanwhile()
+        return tokens
+
+    monkeypatch.setattr(eve.sso, "refresh", refresh)
+    UserCharacter.objects.update(access_expires_at=Now())
+
+
+def states(eve_ids):
+    return set(KillmailSync.objects.filter(eve_id__in=eve_ids).values_list("state", flat=True))
+
+
+@pytest.mark.django_db
+def test_a_worker_that_was_paused_between_eves_answer_and_the_commit_loses_no_grant(eve, monkeypatch):
+    eve.fake.world.roles[KILLER] = ("Director",)
+    eve.login(KILLER, BOTH)
+    eve.work()
+    lists = (KILLER, KILLER_CORPORATION)
+
+    def another_worker_is_refused():
+        KillmailSync.objects.update(due_at=Now(), not_before=None)
+        eve.work()
+        assert (eve.row(KILLER).state, states(lists)) == (UserCharacter.State.NEEDS_LOGIN, {KillmailSync.State.OFF})
+
+    paused_after_eves_answer(eve, monkeypatch, another_worker_is_refused)
+    grant = grant_for(eve.sso, KILLER)
+    row = eve.row(KILLER)
+    assert (grant.sealed, row.state, row.reason) == (row.refresh_token, UserCharacter.State.READY, "")
+    assert (row.refreshing_until, row.refused_token) == (None, "")
+    assert eve.asked("/v2/oauth/token") == [200, 200, 400]
+    KillmailSync.objects.exclude(due_at=None).update(due_at=Now(), not_before=None)
+    eve.work()
+    assert states(lists) == {KillmailSync.State.UP_TO_DATE}
+
+
+@pytest.mark.django_db
+def test_a_refusal_that_comes_after_the_new_token_was_stored_ends_nothing(eve, monkeypatch):
+    """The worker that was paused is the one whose question came second."""
+    eve.login(VICTIM)
+    real = eve.sso.refresh
+
+    def refresh(token):
+        monkeypatch.setattr(eve.sso, "refresh", real)
+        UserCharacter.objects.update(refreshing_until=Now() - timedelta(seconds=1))
+        assert grant_for(eve.sso, VICTIM)
+        return real(token)
+
+    monkeypatch.setattr(eve.sso, "refresh", refresh)
+    UserCharacter.objects.update(access_expires_at=Now())
+    assert grant_for(eve.sso, VICTIM).sealed == eve.row(VICTIM).refresh_token
+    assert eve.asked("/v2/oauth/token") == [200, 200, 400]
+
+
+@pytest.mark.django_db
+def test_a_late_token_does_not_bring_back_what_ended_otherwise(eve, monkeypatch):
+    """A login after the refusal, or an end that was no refusal."""
+
+    def refused_and_logged_in():
+        with pytest.raises(NoGrant):
+            grant_for(eve.sso, VICTIM)
+        eve.login(VICTIM)
+        fresh.append(eve.row(VICTIM).refresh_token)
+
+    def given_up():
+        row = eve.row(VICTIM)
+        assert grants.end_grant(VICTIM, row.refresh_token, UserCharacter.State.NEEDS_LOGIN, "ESI does not take it")
+
+    fresh = []
+    eve.login(VICTIM)
+    paused_after_eves_answer(eve, monkeypatch, refused_and_logged_in)
+    assert [grant_for(eve.sso, VICTIM).sealed] == fresh
+    paused_after_eves_answer(eve, monkeypatch, given_up)
+    with pytest.raises(NoGrant):
+        grant_for(eve.sso, VICTIM)
+    assert (eve.row(VICTIM).state, eve.row(VICTIM).refresh_token) == (UserCharacter.State.NEEDS_LOGIN, "")
+
+
+def test_eve_may_answer_as_slowly_as_it_is_allowed_to_and_nobody_else_refreshes():
+    assert grants.LEASE.total_seconds() >= 3 * DEADLINE
 
 
 @pytest.mark.django_db
