@@ -5,8 +5,10 @@ twelve pages in a quarter of an hour: a longer list is read in several runs, and
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TypeVar
 
 from django.db import transaction
 from django.db.models import Case, F, SmallIntegerField, Value, When
@@ -36,8 +38,10 @@ from killmails.users.work import again_after, mine, renew
 logger = logging.getLogger(__name__)
 
 EVERY = timedelta(seconds=300)  # ESI's own cache: sooner it would give the same answer
+MOST_ASKED = 10  # other directors in a run; of more, ESI's word is had in turn
 Kind = KillmailSync.Kind
 State = KillmailSync.State
+Told = TypeVar("Told")
 
 
 @dataclass(slots=True)
@@ -78,13 +82,13 @@ def _put_back(sync: KillmailSync) -> None:
 
 
 def _read_by_all(sync: KillmailSync, esi: Esi, sso: Sso) -> tuple[set[int], _Read]:
-    """By the character itself; a corporation's by one of its directors, another one each time. Who is new among them is
-    asked, too: whether ESI gives it to them is what they may see it by. The users whose list it is, and what was read.
+    """By the character itself; a corporation's by one of its directors, another one each time. The others are asked,
+    too: whether ESI gives it to them is what they may see it by. The users whose list it is, and what was read.
     """
     problem: KillmailError = NoGrant("nobody who may read it is logged in")
     read: _Read | None = None
     users: set[int] = set()
-    for holder in _holders(sync):
+    for number, holder in enumerate(_holders(sync)):
         is_known = sync.kind == Kind.CHARACTER or holder.director_of == sync.eve_id
         if read is None or not is_known:
             try:
@@ -97,6 +101,8 @@ def _read_by_all(sync: KillmailSync, esi: Esi, sso: Sso) -> tuple[set[int], _Rea
                 sync.full = True  # also in further runs, should the list be long
                 UserCharacter.objects.filter(pk=holder.pk).update(**shown(director_of=sync.eve_id))
             read = theirs if read is None or not is_known else read
+        elif number <= MOST_ASKED and not _is_still_given(sync, holder, esi, sso, read.etag or sync.etag):
+            continue
         users.add(holder.user_id)
     if read is None:
         raise problem
@@ -105,7 +111,7 @@ def _read_by_all(sync: KillmailSync, esi: Esi, sso: Sso) -> tuple[set[int], _Rea
 
 def _holders(sync: KillmailSync) -> list[UserCharacter]:
     """Those who are new last: what they are given is the whole of it. Of the others each is the first in turn, so that
-    ESI soon says of all who is no director any more.
+    ESI soon says of all who is no director any more, however many there are.
     """
     allowed = UserCharacter.objects.filter(user__is_active=True)
     if sync.kind == Kind.CHARACTER:
@@ -115,6 +121,25 @@ def _holders(sync: KillmailSync) -> list[UserCharacter]:
     known = [one for one in directors if one.director_of == sync.eve_id]
     turn = sync.fence % len(known) if known else 0
     return known[turn:] + known[:turn] + [one for one in directors if one not in known]
+
+
+def _is_still_given(sync: KillmailSync, holder: UserCharacter, esi: Esi, sso: Sso, etag: str) -> bool:
+    """Whether ESI gives the list, which another one has read in this run, to a known director, too. It costs one token
+    of their own, two where the list has changed since. Who cannot be asked now is asked in the next run.
+    """
+
+    def ask(grant: Grant) -> RecentPage:
+        renew(sync)
+        return _ask(sync, esi, grant, 1, etag)
+
+    try:
+        _as(sync, holder, sso, ask)
+    except (NoGrant, EsiForbidden) as error:
+        _note_refusal(sync, holder, error)
+        return False
+    except (UpstreamError, Unacceptable, SealBroken) as error:
+        logger.warning("Whether ESI still gives %s to character %d was not told: %s", sync, holder.pk, error)
+    return True
 
 
 def _note_refusal(sync: KillmailSync, holder: UserCharacter, error: KillmailError) -> None:
@@ -127,14 +152,19 @@ def _note_refusal(sync: KillmailSync, holder: UserCharacter, error: KillmailErro
 
 
 def _read_as(sync: KillmailSync, holder: UserCharacter, esi: Esi, sso: Sso, anew: bool) -> _Read:
-    """A token that ESI does not take is refreshed once. `anew`: whatever is known by others."""
+    """`anew`: whatever is known by others."""
+    return _as(sync, holder, sso, lambda grant: _read_pages(sync, esi, grant, anew))
+
+
+def _as(sync: KillmailSync, holder: UserCharacter, sso: Sso, ask: Callable[[Grant], Told]) -> Told:
+    """In the holder's name. A token that ESI does not take is refreshed once."""
     grant = _with_scope(sync, grant_for(sso, holder.pk))
     try:
-        return _read_pages(sync, esi, grant, anew)
+        return ask(grant)
     except TokenRefused:
         grant = _with_scope(sync, grant_for(sso, holder.pk, refused=grant.access_token))
     try:
-        return _read_pages(sync, esi, grant, anew)
+        return ask(grant)
     except TokenRefused as error:
         end_grant(holder.pk, grant.sealed, UserCharacter.State.NEEDS_LOGIN, NOT_TAKEN)
         raise NoGrant(NOT_TAKEN) from error

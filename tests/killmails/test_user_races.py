@@ -83,27 +83,50 @@ def test_each_director_sees_the_corporations_killmails_and_may_publish_them(eve)
     due_now(KILLER_CORPORATION)
     asked = len(eve.asked(f"/corporations/{KILLER_CORPORATION}"))
     eve.work()
-    assert len(eve.asked(f"/corporations/{KILLER_CORPORATION}")) == asked + 1  # one of them is enough from now on
+    assert eve.asked(f"/corporations/{KILLER_CORPORATION}")[asked:] == [304, 304]  # one token of each
     accounts.set_publication(second, True, 0)
     publish()
     assert Killmail.objects.count() == 3
 
 
 @pytest.mark.parametrize("lost", [KILLER, OTHER])
-def test_a_director_who_has_lost_the_role_is_found_out_though_another_one_reads_the_list(eve, lost):
-    """Else they would go on seeing what the other one brings."""
+@pytest.mark.parametrize("most_asked", [10, 0])
+def test_a_director_who_has_lost_the_role_does_not_see_what_another_one_reads(eve, monkeypatch, lost, most_asked):
+    """Found out in the same run; of more directors than are asked in one, after as many runs as there are directors."""
+    monkeypatch.setattr(lists, "MOST_ASKED", most_asked)
     eve.fake.world.roles |= {KILLER: ("Director",), OTHER: ("Director",)}
     users = {pilot: eve.login(pilot, (CORPORATION,)) for pilot in (KILLER, OTHER)}
     eve.work()
     eve.fake.world.roles[lost] = ()
-    for _ in range(2):  # as many runs as there are directors
+    for _ in range(0 if most_asked else 2):
         due_now(KILLER_CORPORATION)
         eve.work()
-    assert (eve.row(lost).not_director, sync_of(KILLER_CORPORATION).state) == (True, State.UP_TO_DATE)
     eve.fake.world.add_killmails(losses(2, first=2001))
     due_now(KILLER_CORPORATION)
     eve.work()
+    assert (eve.row(lost).not_director, sync_of(KILLER_CORPORATION).state) == (True, State.UP_TO_DATE)
     assert {pilot: withheld_of(user).count() for pilot, user in users.items()} == {KILLER: 5, OTHER: 5} | {lost: 3}
+
+
+def test_a_director_whom_esi_does_not_answer_just_then_stays_one_and_holds_nobody_up(eve, monkeypatch):
+    eve.fake.world.roles |= {KILLER: ("Director",), OTHER: ("Director",)}
+    users = [eve.login(pilot, (CORPORATION,)) for pilot in (KILLER, OTHER)]
+    eve.work()
+    eve.fake.world.add_killmails(losses(2, first=2001))
+    real = eve.esi.fetch_recent_killmails
+    readers = []
+
+    def fetch(kind, eve_id, holder_id, *arguments, **more):
+        readers.append(holder_id)
+        if holder_id != readers[0]:
+            raise BudgetSpent(600, "the limit of this user")
+        return real(kind, eve_id, holder_id, *arguments, **more)
+
+    monkeypatch.setattr(eve.esi, "fetch_recent_killmails", fetch)
+    due_now(KILLER_CORPORATION)
+    eve.work()
+    assert (sorted(readers), sync_of(KILLER_CORPORATION).state) == ([KILLER, OTHER], State.UP_TO_DATE)
+    assert [withheld_of(user).count() for user in users] == [5, 5]
 
 
 def test_a_banned_user_brings_nothing_more(client, eve):
