@@ -19,7 +19,7 @@ from killmails.models.universe import (
     SolarSystem,
     StaticDataBuild,
 )
-from killmails.models.users import ApiToken, Publication, UserCharacter
+from killmails.models.users import ApiToken, Publication, UnusedGrant, UserCharacter
 from killmails.models.work import KillmailSync, PendingKillmail, PendingOwner, Priority
 
 __all__ = [
@@ -57,5 +57,6 @@ __all__ = [
     "SolarSystem",
     "StaticDataBuild",
     "UnfilledKillmail",
+    "UnusedGrant",
     "UserCharacter",
 ]

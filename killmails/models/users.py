@@ -78,6 +78,18 @@ class UserCharacter(models.Model):
         return f"{self.name} ({self.get_state_display()})"
 
 
+class UnusedGrant(models.Model):
+    """A grant at EVE that the board uses no more, until EVE has been told."""
+
+    character_id = models.BigIntegerField()
+    refresh_token = models.TextField(help_text="Encrypted.")
+    added_at = models.DateTimeField(db_default=Now())
+    tried_at = models.DateTimeField(null=True, help_text="When EVE was first told, in vain.")
+
+    def __str__(self) -> str:
+        return f"Unused grant of character {self.character_id}"
+
+
 class ApiToken(models.Model):
     """A bearer token of the board's own, for programs. Only its SHA-256 is kept."""
 

@@ -23,6 +23,7 @@ from killmails.models.work import shown
 from killmails.queueing import ensure_list
 from killmails.sealing import seal, unseal
 from killmails.upstream.sso import NO_ACCESS_TOKEN, Identity, Sso, Tokens
+from killmails.users.revoking import note_unused
 
 logger = logging.getLogger(__name__)
 
@@ -136,13 +137,16 @@ def _refresh(sso: Sso, character_id: int, refused: str) -> Grant | None:
 
 def store_tokens(row: UserCharacter, tokens: Tokens) -> str:
     """At once; nobody uses the access token before it was looked at. The refresh token as it lies there now, "" where
-    somebody has logged in meanwhile. Where EVE gave no refresh token, the old one goes on.
+    somebody has logged in meanwhile: then EVE is told that they are not used. Where EVE gave no refresh token, the old
+    one goes on.
     """
     sealed = seal(tokens.refresh_token) if tokens.refresh_token else row.refresh_token
     columns = {"refresh_token": sealed, "access_token": seal(tokens.access_token), "access_expires_at": None}
     with transaction.atomic(durable=True):
         same = UserCharacter.objects.filter(pk=row.pk, refresh_token=row.refresh_token, state=State.READY)
         stored = same.update(**columns) or (tokens.refresh_token and _store_late(row, columns))
+        if not stored and tokens.refresh_token:  # the character was removed meanwhile, for example
+            note_unused(row.pk, sealed)
         return sealed if stored else ""
 
 

@@ -1,9 +1,10 @@
 """Encrypting tokens anew, while workers go on refreshing them."""
 
 import time
+from contextlib import suppress
 
 from killmails.errors import SealBroken
-from killmails.models import UserCharacter
+from killmails.models import UnusedGrant, UserCharacter
 from killmails.sealing import reseal
 from killmails.users.grants import free
 
@@ -22,7 +23,16 @@ def rotate() -> tuple[int, int]:
             rotated += _rotate(pk)
         except SealBroken:
             lost += 1
+    _rotate_unused()
     return rotated, lost
+
+
+def _rotate_unused() -> None:
+    """Of the grants that EVE has still to be told of. One that fits no key costs nobody anything."""
+    for row in UnusedGrant.objects.all():
+        with suppress(SealBroken):
+            same = UnusedGrant.objects.filter(pk=row.pk, refresh_token=row.refresh_token)
+            same.update(refresh_token=reseal(row.refresh_token))
 
 
 def _rotate(pk: int) -> bool:

@@ -14,6 +14,7 @@ from killmails.models.users import CORPORATION, OWN
 from killmails.queueing import ensure_list, ring
 from killmails.sealing import seal
 from killmails.upstream.sso import Identity, Tokens
+from killmails.users.revoking import note_unused
 from killmails.withholding import schedule_all
 
 logger = logging.getLogger(__name__)
@@ -25,13 +26,23 @@ def log_in(identity: Identity, tokens: Tokens, user_id: int | None) -> int:
     """The user: the one who is logged in already and adds a character, or whose character it is, or a new one.
 
     A character that has another owner than when it last logged in belongs to somebody else now. Raises NotWelcome for a
-    user who may not log in; nothing is written then.
+    user who may not log in; nothing is written then, but that EVE is to be told.
     """
+    try:
+        return _log_in(identity, tokens, user_id)
+    except NotWelcome:
+        note_unused(identity.character_id, seal(tokens.refresh_token or ""))
+        raise
+
+
+def _log_in(identity: Identity, tokens: Tokens, user_id: int | None) -> int:
     with transaction.atomic():
         known = UserCharacter.objects.select_for_update().filter(pk=identity.character_id).first()
         before = known.user_id if known is not None and known.owner_hash == identity.owner_hash else None
         user_id = user_id or before or _new_user(identity).pk
         _check_welcome(user_id)
+        if known is not None:
+            note_unused(known.pk, known.refresh_token)
         _write(identity, user_id, tokens)
         if known is not None and known.user_id != user_id:
             UserCharacter.objects.filter(pk=identity.character_id).update(added_at=Now())
@@ -81,6 +92,8 @@ def _new_user(identity: Identity) -> AbstractBaseUser:
 def _write(identity: Identity, user_id: int, tokens: Tokens) -> None:
     """Tokens are kept where they give a right."""
     refresh_token = tokens.refresh_token if identity.scopes & RIGHTS else ""
+    if not refresh_token:
+        note_unused(identity.character_id, seal(tokens.refresh_token or ""))
     columns = {
         "user_id": user_id,
         "name": identity.name,

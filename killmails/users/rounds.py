@@ -22,6 +22,7 @@ from killmails.upstream.sso import Sso
 from killmails.upstream.zkillboard import ZkillboardSite
 from killmails.users.lists import read_list
 from killmails.users.pending import fetch
+from killmails.users.revoking import REVOKED_WITHIN, revoke_unused
 from killmails.users.work import claim, due, mine, renew
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,6 @@ ROUND = 5.0  # seconds of work before others have their turn
 AT_ONCE = 5  # killmails claimed together
 FOR_USERS = 1800  # tokens of ESI's limit for killmails that are not spent on what anybody adds
 PAUSE = 15.0  # seconds after which a killmail is asked for again that did not come
-REVOKED_WITHIN = timedelta(hours=1)
 MEMBERSHIP_AGAIN = timedelta(minutes=1)
 MEMBERSHIP = timedelta(hours=1)  # for so long ESI's word of who is where holds
 TO_FETCH = PendingKillmail.objects.filter(state=PendingKillmail.State.TO_FETCH)
@@ -84,9 +84,8 @@ def _fetch(rows: Sequence[PendingKillmail], esi: Esi, site: ZkillboardSite) -> b
 
 
 def revoke_leaving(sso: Sso) -> None:
-    """Ends the grants of characters that are removed, at EVE, and forgets the characters.
-
-    While EVE does not answer it is tried again, for an hour.
+    """Ends the grants of characters that are removed, at EVE, and forgets the characters; and those that are used no
+    more. While EVE does not answer it is tried again, for an hour.
     """
     for row in UserCharacter.objects.filter(state=UserCharacter.State.LEAVING).annotate(now=Now()):
         try:
@@ -99,6 +98,7 @@ def revoke_leaving(sso: Sso) -> None:
         with transaction.atomic():  # unless it has logged in again
             if UserCharacter.objects.filter(pk=row.pk, state=UserCharacter.State.LEAVING).delete()[0]:
                 KillmailSync.objects.filter(kind=KillmailSync.Kind.CHARACTER, eve_id=row.pk).delete()
+    revoke_unused(sso)
 
 
 def note_memberships(esi: Esi) -> None:

@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 
 from killmails.errors import NoGrant, SealBroken, UpstreamRefused, UpstreamUnreachable
 from killmails.fake_eve import Fault
-from killmails.models import KillmailSync, UserCharacter
+from killmails.models import KillmailSync, UnusedGrant, UserCharacter
 from killmails.sealing import reseal, seal, unseal
 from killmails.upstream.sso import DEADLINE
 from killmails.users import grants, keys
@@ -73,10 +73,13 @@ def test_rotating_the_keys_twice_does_no_harm_and_a_lost_key_is_told(settings):
     settings.TOKEN_KEYS = [KEY]
     users(3)
     UserCharacter.objects.filter(pk=3).update(refresh_token="nonsense")
+    for sealed in ("nonsense", seal("an unused token")):
+        UnusedGrant.objects.create(character_id=1, refresh_token=sealed)
     settings.TOKEN_KEYS = [NEW, KEY]
     assert (rotate(), rotate()) == ((2, 1), (2, 1))
     settings.TOKEN_KEYS = [NEW]
     assert unseal(UserCharacter.objects.get(pk=1).refresh_token) == "token 1"
+    assert unseal(UnusedGrant.objects.last().refresh_token) == "an unused token"
 
 
 @pytest.mark.services

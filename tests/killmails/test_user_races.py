@@ -20,6 +20,7 @@ from killmails.models import (
     PendingOwner,
     Priority,
     RejectedKillmail,
+    UnusedGrant,
     UserCharacter,
 )
 from killmails.models.users import CORPORATION, OWN
@@ -391,6 +392,62 @@ def test_eve_that_does_not_answer_is_asked_again_to_end_a_grant(eve):
     eve.fake.fail("/v2/oauth/revoke", Fault(503))
     rounds.revoke_leaving(eve.sso)
     assert UserCharacter.objects.count() == 0
+
+
+def revokes(eve):
+    eve.work()
+    return eve.asked("/v2/oauth/revoke")
+
+
+def test_a_token_that_a_later_login_has_replaced_is_revoked_when_the_new_one_is_and_not_before(eve):
+    eve.login(VICTIM)
+    user_id = eve.login(VICTIM)
+    assert (revokes(eve), len(eve.fake.sso.grants_of(VICTIM))) == ([], 2)
+    assert grant_for(eve.sso, VICTIM)
+    accounts.remove_character(user_id, VICTIM)
+    assert (revokes(eve), eve.fake.sso.grants_of(VICTIM)) == ([200, 200], [])
+    assert not UnusedGrant.objects.exists()
+
+
+def test_a_login_without_our_scopes_leaves_no_grant_at_eve(eve):
+    eve.login(VICTIM)
+    eve.login(VICTIM, ("publicData",))
+    assert (revokes(eve), eve.fake.sso.grants_of(VICTIM)) == ([200, 200], [])
+
+
+def test_a_login_that_is_not_welcome_leaves_no_grant_at_eve(client, eve):
+    user_id = eve.login(VICTIM, ())
+    get_user_model().objects.filter(pk=user_id).update(is_active=False)
+    assert revokes(eve) == [200]
+    assert come_back(client, eve, begin(client)).status_code == 403
+    assert (revokes(eve), eve.fake.sso.grants_of(VICTIM)) == ([200, 200], [])
+
+
+def test_a_character_that_is_removed_while_its_token_is_refreshed_leaves_no_grant_at_eve(eve, monkeypatch):
+    user_id = eve.login(VICTIM)
+    UserCharacter.objects.update(access_expires_at=Now())
+    real = eve.sso.refresh
+
+    def slow(token):
+        tokens = real(token)
+        accounts.remove_character(user_id, VICTIM)
+        return tokens
+
+    monkeypatch.setattr(eve.sso, "refresh", slow)
+    with pytest.raises(NoGrant):
+        grant_for(eve.sso, VICTIM)
+    assert (set(revokes(eve)), eve.fake.sso.grants_of(VICTIM)) == ({200}, [])
+
+
+def test_eve_is_told_for_an_hour_of_a_grant_that_is_not_used(eve):
+    eve.login(VICTIM, ())
+    eve.fake.fail("/v2/oauth/revoke", Fault(503), times=0)
+    for left in (1, 1):
+        rounds.revoke_leaving(eve.sso)
+        assert UnusedGrant.objects.count() == left
+    UnusedGrant.objects.update(tried_at=Now() - timedelta(hours=2))
+    rounds.revoke_leaving(eve.sso)
+    assert UnusedGrant.objects.count() == 0
 
 
 def test_a_login_while_the_old_token_is_refused_keeps_its_own(eve, monkeypatch):
