@@ -7,7 +7,6 @@ Source: https://developers.eveonline.com/docs/services/sso/
 
 import logging
 import secrets
-import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 PENDING = "eve_logins"  # in the session: attempts by state
 MOST_PENDING = 5  # of a session: a tab each
-LIFE = 600.0  # seconds
+LIFE = 600.0  # seconds, by the database's clock: that of the server that EVE's answer comes to may be another one
+KEPT = 86_400  # seconds of a session in which nobody has logged in yet; it ends by the clocks of servers
 SCOPES = {"own": OWN, "corporation": CORPORATION}
 
 OFF = "Nobody can log in here: this board has no application at EVE (EVE_CLIENT_ID is not set)."
@@ -66,10 +66,14 @@ def begin(request: HttpRequest) -> HttpResponse:
         return account_page(request, "login", context, forms_to=_sso_origin())
     state, (verifier, challenge) = secrets.token_urlsafe(32), new_verifier()
     attempts = dict(sorted(_attempts(request).items(), key=lambda attempt: -attempt[1]["at"])[: MOST_PENDING - 1])
-    attempts[state] = {"verifier": verifier, "at": time.time(), "publication": request.POST.get("publication", "")}
+    attempts[state] = {
+        "verifier": verifier,
+        "at": database_now().timestamp(),
+        "publication": request.POST.get("publication", ""),
+    }
     request.session[PENDING] = attempts
     if not request.user.is_authenticated:
-        request.session.set_expiry(int(LIFE))
+        request.session.set_expiry(KEPT)
     scopes = [scope for name, scope in SCOPES.items() if request.POST.get(name)]
     return HttpResponseRedirect(client.authorize_url(state, challenge, scopes))
 
@@ -129,7 +133,8 @@ def problem(request: HttpRequest, status: int, text: str) -> HttpResponse:
 def _attempts(request: HttpRequest) -> dict[str, Any]:
     """Those of this session that are still good."""
     attempts: dict[str, Any] = request.session.get(PENDING, {})
-    return {state: one for state, one in attempts.items() if 0 <= time.time() - one["at"] <= LIFE}
+    now = database_now().timestamp() if attempts else 0.0
+    return {state: one for state, one in attempts.items() if 0 <= now - one["at"] <= LIFE}
 
 
 def _sso_origin() -> str:

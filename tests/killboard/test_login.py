@@ -1,10 +1,13 @@
 """Logging in with EVE in a browser, and the account page (T15)."""
 
+import time
+from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 
 from killboard import login
 from killmails import accounts
@@ -83,13 +86,23 @@ def test_a_state_that_is_not_this_sessions_is_refused(client, eve, state, monkey
         client.get(f"/auth/callback?{query}")
         UserCharacter.objects.all().delete()
     else:
-        real = login.time.time()
-        monkeypatch.setattr(login.time, "time", lambda: real + 601)
+        later = login.database_now() + timedelta(seconds=601)
+        monkeypatch.setattr(login, "database_now", lambda: later)
     asked = len(eve.fake.asked)
     answer = browser.get(f"/auth/callback?{query}")
     assert (answer.status_code, len(eve.fake.asked)) == (400, asked)
     assert "This login was not begun here" in answer.content.decode()
     assert UserCharacter.objects.count() == 0
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_p24_a_login_that_was_begun_at_a_server_with_another_clock_is_accepted(client, eve, monkeypatch, hours):
+    offset, seconds, moment = timedelta(hours=hours), time.time, timezone.now
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: seconds() + offset.total_seconds())
+        patch.setattr(timezone, "now", lambda: moment() + offset)
+        url = begin(client)
+    assert come_back(client, eve, url).status_code == 302
 
 
 def test_a_code_that_was_meant_for_another_browser_is_refused_by_its_verifier(client, eve):
