@@ -7,6 +7,7 @@ import time
 
 from killmails.errors import BadPointer, EsiUnknown, Unacceptable, UpstreamUnreachable
 from killmails.strict_json import BadJson, read_json
+from killmails.upstream.esi_answers import HASH
 from killmails.upstream.http import Answer, Client
 
 PACE = 0.1  # seconds between two questions; upstream allows 15 a second, and its own documents show this pace
@@ -61,7 +62,7 @@ class ZkillboardSite:
         self._asked_at = float("-inf")
 
     def fetch_hash(self, killmail_id: int) -> str:
-        """Raises EsiUnknown where zKillboard has no such killmail, UpstreamError."""
+        """Raises EsiUnknown where zKillboard has no such killmail, or a hash that is none; UpstreamError."""
         time.sleep(max(0.0, self._asked_at + SITE_PACE - time.monotonic()))
         try:
             answer = self._client.get(f"{self._base_url}/api/killID/{killmail_id:d}/")
@@ -72,6 +73,6 @@ class ZkillboardSite:
             hashes = [entry["zkb"]["hash"] for entry in found if entry["killmail_id"] == killmail_id]
         except (BadJson, TypeError, KeyError) as error:
             raise UpstreamUnreachable(f"zKillboard's answer for killmail {killmail_id} cannot be read") from error
-        if not hashes or not isinstance(hashes[0], str):
+        if not hashes or not isinstance(hashes[0], str) or not HASH.fullmatch(hashes[0]):
             raise EsiUnknown(answer.status, f"killmail {killmail_id}: zKillboard has none")
         return hashes[0]

@@ -4,9 +4,11 @@ import contextlib
 
 import pytest
 
-from killmails.errors import BadPointer, Unacceptable, UpstreamRefused
+from killmails.errors import BadPointer, EsiUnknown, Unacceptable, UpstreamRefused
+from killmails.fake_eve import Fault
 from killmails.recording.server import RecordingServer, load_recording
-from killmails.upstream.zkillboard import Zkillboard
+from killmails.upstream import zkillboard
+from killmails.upstream.zkillboard import Zkillboard, ZkillboardSite
 from tests.fake_r2z2 import FakeR2Z2, Reply
 
 
@@ -80,3 +82,17 @@ def test_recorded_feed_never_refuses_a_client_at_this_pace():
         zkillboard = Zkillboard(server.url, "tests@example.com")
         assert all(zkillboard.fetch_package(number) for number in range(1, 21))
         assert {status for _, _, status in server.requests} == {200}
+
+
+@pytest.mark.parametrize(
+    "told", ['"CCP VERIFIED"', '"../../oauth"', f'"{"A" * 40}"', f'"{"a" * 39}"', f'"{"a" * 40}\\n"', "null", "5"]
+)
+def test_a_hash_that_is_none_is_unknown(fake_esi, monkeypatch, told):
+    monkeypatch.setattr(zkillboard, "SITE_PACE", 0.0)
+    site = ZkillboardSite(fake_esi.url, "")
+    for number, text in ((1, told), (2, f'"{"0a" * 20}"')):
+        body = f'[{{"killmail_id": {number}, "zkb": {{"hash": {text}}}}}]'.encode()
+        fake_esi.fail(f"/api/killID/{number}/", Fault(200, body, free=True))
+    with pytest.raises(EsiUnknown, match="killmail 1: zKillboard has none"):
+        site.fetch_hash(1)
+    assert site.fetch_hash(2) == "0a" * 20
