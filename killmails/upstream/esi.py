@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import TypeVar
 
-from killmails.errors import EsiForbidden, EsiUnknown, TokenRefused, UpstreamError, UpstreamRefused, UpstreamUnreachable
+from killmails.errors import (
+    EsiForbidden,
+    EsiUnknown,
+    TokenRefused,
+    Unacceptable,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamUnreachable,
+)
 from killmails.fields import bad_field
 from killmails.upstream import esi_answers as answers
 from killmails.upstream.budget import Budget
@@ -137,15 +145,19 @@ class Esi:
         return self._fetch("/universe/regions/{}", region_id, _name_of("region"))
 
     def fetch_killmail(self, killmail_id: int, killmail_hash: str) -> bytes:
-        """The body as it came. Raises EsiUnknown for a pair of id and hash that is none."""
+        """The body as it came. Raises EsiUnknown for a pair of id and hash that is none, Unacceptable with the body."""
         if not (killmail_hash.isascii() and killmail_hash.isalnum()):  # two that CCP made by hand have such a one
             raise EsiUnknown(0, f"killmail {killmail_id}: its hash is none")
         answer = self._questions.ask(Question("/killmails/{}/{}", (killmail_id, killmail_hash)))
         if answer.status != 200:
             raise EsiUnknown(answer.status, f"killmail {killmail_id} with the hash {killmail_hash}")
-        told = answers.read_object(answer.body, f"killmail {killmail_id}").id("killmail_id")
-        if told != killmail_id:
-            raise bad_field("killmail_id", str(killmail_id), told)
+        try:
+            told = answers.read_object(answer.body, f"killmail {killmail_id}").id("killmail_id")
+            if told != killmail_id:
+                raise bad_field("killmail_id", str(killmail_id), told)
+        except Unacceptable as error:
+            error.raw = answer.body  # for the quarantine
+            raise
         return answer.body
 
     def fetch_recent_killmails(

@@ -225,6 +225,16 @@ def test_another_killmail_than_that_asked_for_is_refused(fake, esi):
     assert caught.value.reason is Reason.BAD_FIELD
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"error": "no"}', b'{"killmail_id": 2}', b"[]", b"null", b"<html>", b'{"killmail_id": 1' + b" " * 5000]
+)
+def test_body_that_cannot_be_accepted_is_kept_for_the_quarantine(fake, esi, body):
+    fake.fail("/killmails", Fault(200, body))
+    with pytest.raises(Unacceptable) as caught:
+        esi.fetch_killmail(1, killmail_hash(esi_body(1)))
+    assert caught.value.raw == body
+
+
 # Pages
 
 

@@ -403,6 +403,15 @@ def test_e5_of_what_its_owner_publishes_at_once_all_is_told(eve, hours, is_told)
     assert (rejected.detail != "its owner withholds it") is is_told
 
 
+def test_e5_a_public_body_that_is_an_error_is_kept_in_the_quarantine(eve):
+    eve.fake.fail("/killmails/1001/", Fault(200, b'{"error": "text of 1001"}'))
+    ref = next(ref for ref in _refs(eve) if ref.killmail_id == 1001)
+    queueing.queue_killmail(ref.killmail_id, ref.killmail_hash, Priority.COMMAND)
+    eve.work()
+    rejected = RejectedKillmail.objects.get()
+    assert (rejected.reason, bytes(rejected.raw)) == ("BAD_FIELD", b'{"error": "text of 1001"}')
+
+
 def test_a_replay_from_the_quarantine_asks_esi_again(eve):
     eve.fake.fail("/killmails/1001/", Fault(200, b"{}"))
     accounts.set_publication(eve.login(VICTIM), True, 0)
