@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 1000
 REFUSED_KEPT = timedelta(days=7)
 LOOK = "look at /admin/killmails/rejectedkillmail/"
-UNREADABLE_TRIES = 3
+TRIES = 3  # until an answer that may pass is believed
 State = PendingKillmail.State
 
 
@@ -73,16 +73,19 @@ def fetch(row: PendingKillmail, esi: Esi, site: ZkillboardSite) -> None:
     """For a claimed row. Raises UpstreamError: nothing is changed, and later is right."""
     try:
         record = _fetch(row, esi, site)
-    except EsiUnknown as error:
-        _refuse(row, Unacceptable(Reason.ESI_UNKNOWN, str(error)))
-    except Unacceptable as error:
-        if isinstance(error, Unreadable) and row.tries < UNREADABLE_TRIES:  # perhaps damaged on the way
+    except (EsiUnknown, Unacceptable) as error:
+        if _may_pass(error) and row.tries < TRIES:
             mine(row).update(claimed_until=None, due_at=Now() + timedelta(seconds=2))
         else:
-            _refuse(row, error)
+            _refuse(row, Unacceptable(Reason.ESI_UNKNOWN, str(error)) if isinstance(error, EsiUnknown) else error)
     else:
         if record is not None:
             _take(row, record)
+
+
+def _may_pass(error: EsiUnknown | Unacceptable) -> bool:
+    """Damaged on the way, perhaps, or a stray answer: to a pair that is none ESI says 422."""
+    return isinstance(error, Unreadable) or (isinstance(error, EsiUnknown) and error.status in (400, 404))
 
 
 def _fetch(row: PendingKillmail, esi: Esi, site: ZkillboardSite) -> KillmailRecord | None:

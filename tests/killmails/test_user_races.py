@@ -562,3 +562,24 @@ def test_a_limit_that_is_spent_puts_nothing_in_the_quarantine(eve, monkeypatch):
     eve.login(VICTIM)
     eve.work()
     assert set(PendingKillmail.objects.values_list("state", "tries")) == {("TO_FETCH", 0)}
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_stray_answer_that_there_is_no_such_killmail_is_not_believed_at_once(eve, status):
+    user_id = eve.login(VICTIM)
+    eve.fake.fail("/killmails/1001/", Fault(status, b'{"error": "Not found"}'), times=2)
+    for _ in range(3):
+        eve.work()
+        PendingKillmail.objects.update(due_at=Now())
+    assert eve.asked("/killmails/1001/") == [status, status, 200]
+    assert (withheld_of(user_id).count(), RejectedKillmail.objects.count()) == (3, 0)
+
+
+def test_what_esi_does_not_know_three_times_comes_to_the_quarantine(eve):
+    eve.login(VICTIM)
+    eve.fake.fail("/killmails/1001/", Fault(404, b'{"error": "Not found"}'), times=0)
+    for _ in range(5):
+        eve.work()
+        PendingKillmail.objects.filter(state="TO_FETCH").update(due_at=Now())
+    assert eve.asked("/killmails/1001/") == [404] * 3
+    assert RejectedKillmail.objects.get().reason == "ESI_UNKNOWN"
