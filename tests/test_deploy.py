@@ -153,6 +153,43 @@ def test_nginx_keeps_what_is_for_operators_from_others_and_says_who_asks(tmp_pat
         assert claimed.text == "10.9.8.7, 127.0.0.1"  # of which the board believes the last one
 
 
+def ask_as_eve_sends_people_back(folder: Path, port: int) -> str:
+    """What nginx's logs hold after it."""
+    answer = "?code=canary-code&state=canary-state"
+    for path in (f"/auth/callback{answer}", f"//auth/%63allback/{answer}", "/graphql?query=kept"):
+        ask(folder, port, path, Referer=f"https://localhost/auth/callback{answer}")
+    log = folder / "access.log"
+    wait_until(lambda: "/graphql" in log.read_text(), seconds=20)  # it is written after the answer
+    return log.read_text() + (folder / "error.log").read_text()
+
+
+def test_nginx_keeps_what_eve_sends_people_back_with_out_of_its_logs(tmp_path: Path) -> None:
+    with nginx(tmp_path, {}) as port:
+        logs = ask_as_eve_sends_people_back(tmp_path, port)
+    assert '"GET /auth/callback HTTP/1.1" 200' in logs
+    assert '"GET /graphql?query=kept HTTP/1.1" 200' in logs
+    assert '"https://localhost/auth/callback" "python-requests' in logs
+    assert "canary" not in logs
+
+
+@pytest.mark.parametrize("ours", ['"$killboard_request"', '"$killboard_referer"'])
+def test_in_nginxs_own_format_it_would_stand_there(tmp_path: Path, ours: str) -> None:
+    """The known-wrong twin."""
+    with nginx(tmp_path, {ours: {'"$killboard_request"': '"$request"'}.get(ours, '"$http_referer"')}) as port:
+        assert "canary-code" in ask_as_eve_sends_people_back(tmp_path, port)
+
+
+@pytest.mark.parametrize(("level", "told"), [("crit", False), ("error", True)])
+def test_nginx_keeps_it_out_where_no_server_answers_too(tmp_path: Path, level: str, told: bool) -> None:
+    """At its own level it would tell all of a request that failed."""
+    changes = {"error.log crit;": f"error.log {level};", "http://killboard;": f"http://127.0.0.1:{free_port()};"}
+    with nginx(tmp_path, changes) as port:
+        answer = ask(tmp_path, port, "/auth/callback?code=canary-code&state=canary-state")
+        wait_until(lambda: "/auth/callback HTTP/1.1" in (tmp_path / "access.log").read_text(), seconds=20)
+    assert answer.status_code == 502
+    assert ("canary" in (tmp_path / "access.log").read_text() + (tmp_path / "error.log").read_text()) == told
+
+
 def after_two_503s(folder: Path, port: int) -> list[int]:
     return [ask(folder, port, path).status_code for path in ("/health/redis", "/health/redis", "/", "/graphql")]
 

@@ -37,6 +37,7 @@ def write_configuration(folder: Path, port: int, servers: list[int]) -> str:
     site = site.replace("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;").replace("board.example.org;", "localhost;")
     site = re.sub(r"ssl_certificate \S+;", f"ssl_certificate {certificate};", site)
     site = re.sub(r"ssl_certificate_key \S+;", f"ssl_certificate_key {key};", site)
+    site = site.replace("/var/log/nginx/", f"{folder}/")
     for shipped, here in zip((4000, 4001), servers, strict=True):
         site = site.replace(f"127.0.0.1:{shipped} ", f"127.0.0.1:{here} ")
     (folder / "killboard.conf").write_text(site)
