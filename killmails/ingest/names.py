@@ -91,7 +91,7 @@ class NameAsker:
             self._break(names.cut_short_by)
 
     def _break(self, error: Exception) -> None:
-        logger.warning("ESI gave no names in time (%s); killmails do not wait for it for %.0f s.", error, BREAK)
+        logger.warning("ESI did not tell all names (%s); killmails do not wait for it for %.0f s.", error, BREAK)
         self._closed_until = time.monotonic() + BREAK
 
 
