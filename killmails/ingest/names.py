@@ -36,7 +36,9 @@ PATIENCE = 2.0  # seconds that a killmail waits for its names
 BREAK = 10.0  # seconds in which no killmail waits, after ESI was away or too slow
 FRESH = 120.0  # seconds since its upload; whoever catches up has the filler ask for a thousand at once
 AT_ONCE = 1_000  # ids in a question
-REFUSALS = 20  # that a question may cost; all workers together may have ninety a minute, and killmails need theirs
+# That a turn of the filler may cost, and all killmails of a minute together: all workers may have ninety in it.
+REFUSALS = 20
+MINUTE = 60.0
 REFUSED_AT_ONCE = 10  # of those that ESI did not know: it allows 100 refusals in a minute, and counts all halves
 TURN = 10.0  # seconds of work before the next task may run
 CLAIMED = timedelta(seconds=60)  # for so long nobody else asks for the same
@@ -65,6 +67,7 @@ class NameAsker:
         """`esi`: None where there is none, and nothing is asked."""
         self._esi = esi
         self._closed_until = 0.0
+        self._minute_ends, self._refusals_left = 0.0, REFUSALS
 
     def ask(self, record: KillmailRecord) -> None:
         """Takes two seconds at most, and none for a while after ESI failed: the filler notices its return."""
@@ -73,13 +76,14 @@ class NameAsker:
             return
         wanted = _unknown(record)
         asked = _by_id(wanted)
-        if not asked:
+        if not asked or not self._refusals_left_now():
             return
         try:
-            names = self._esi.fetch_names(asked, PATIENCE, REFUSALS)
+            names = self._esi.fetch_names(asked, PATIENCE, self._refusals_left)
         except (UpstreamError, Unacceptable) as error:
             self._break(error)
             return
+        self._refusals_left -= names.refused
         refused = _refused(names, asked)
         write_names(names)
         # The next killmail of the same fight is not to ask for them: each makes ESI refuse the whole question.
@@ -89,6 +93,13 @@ class NameAsker:
         _put_off(wanted, refused)
         if names.cut_short_by:
             self._break(names.cut_short_by)
+
+    def _refusals_left_now(self) -> int:
+        """A fight of pilots whom ESI does not know would else spend those of all workers, a few with each killmail."""
+        now = time.monotonic()
+        if now >= self._minute_ends:
+            self._minute_ends, self._refusals_left = now + MINUTE, REFUSALS
+        return self._refusals_left
 
     def _break(self, error: Exception) -> None:
         logger.warning("ESI did not tell all names (%s); killmails do not wait for it for %.0f s.", error, BREAK)

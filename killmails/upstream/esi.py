@@ -218,14 +218,13 @@ class Esi:
         ends_at = float("inf") if within is None else time.monotonic() + within
         wanted = sorted({number for number in ids if answers.is_id(number)})
         waiting = [wanted[first : first + AT_ONCE] for first in range(0, len(wanted), AT_ONCE)]
-        refused = 0
         try:
             while waiting:
-                if most_unknown is not None and refused >= most_unknown:
+                if most_unknown is not None and found.refused >= most_unknown:
                     raise UpstreamUnreachable(f"{route}: too many ids that ESI does not know, for one turn")
                 portion = waiting.pop()
                 answer = self._ask_for(route, portion, ends_at)
-                refused += answer.status != 200
+                found.refused += answer.status != 200
                 if answer.status == 200:
                     take(answer.body, portion)
                 elif len(portion) == 1:

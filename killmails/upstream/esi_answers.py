@@ -31,10 +31,13 @@ class Name:
 
 
 class Partial:
-    """Of many ids. `unknown`: those that ESI said it does not know. `cut_short_by`: why the others are not there."""
+    """Of many ids. `unknown`: those that ESI said it does not know. `cut_short_by`: why the others are not there.
+    `refused`: how many questions it took to find the unknown ones; ESI counts them as errors.
+    """
 
     def __init__(self) -> None:
         self.unknown: set[int] = set()
+        self.refused = 0
         self.cut_short_by: UpstreamError | None = None
 
 

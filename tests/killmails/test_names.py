@@ -168,6 +168,25 @@ def test_many_whom_esi_does_not_know_do_not_spend_the_errors_of_all(fake, esi, a
     assert 10 < [one.status for one in asked(fake)].count(404) <= names.REFUSALS
 
 
+def test_a_fight_of_unknown_pilots_costs_as_many_refusals_in_a_minute_as_one_killmail(fake, esi, monkeypatch):
+    """However many killmails it has: each has other pilots."""
+    now = SimpleNamespace(monotonic=0.0)
+    monkeypatch.setattr(names, "time", SimpleNamespace(time=time.time, monotonic=lambda: now.monotonic))
+    asker = NameAsker(esi)
+
+    def refusals():
+        return [one.status for one in asked(fake)].count(404)
+
+    for number in range(1, 21):
+        now.monotonic += BREAK / 5  # so that breaks end in between
+        pilots = [attacker(character_id=2100001000 + 10 * number + each, final_blow=each == 0) for each in range(3)]
+        asker.ask(record(number, attackers=pilots))
+    assert names.REFUSALS - 3 <= refusals() <= names.REFUSALS
+    now.monotonic += names.MINUTE
+    asker.ask(fleet())
+    assert refusals() > names.REFUSALS + 10
+
+
 def fleet():
     """Forty pilots whom ESI does not know."""
     pilots = [attacker(character_id=2100000100 + number, final_blow=number == 0) for number in range(40)]

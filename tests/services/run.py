@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -46,7 +47,7 @@ SERVE_BOTH_WAYS = [
     *("tests/killmails/test_feed_pointer.py", "tests/killmails/test_explain.py"),
 ]
 NOTHING_COLLECTED = 5
-WITHOUT_SERVICES = 6  # no exit code of pytest's: nothing was run
+BROKEN = 6  # no exit code of pytest's: not all was run
 STOP_SECONDS = 20
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -79,7 +80,7 @@ def main(arguments: list[str]) -> int:
         return 128 + interrupted.signum
     except ServiceError as error:
         print(f"./test: {error}", file=sys.stderr)
-        return WITHOUT_SERVICES
+        return BROKEN
 
 
 def _run_lanes(options: argparse.Namespace, arguments: list[str], pytest_arguments: list[str]) -> int:
@@ -245,4 +246,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Exception:  # noqa: BLE001  (Python's own code for it is that of tests that failed, which may run once more)
+        traceback.print_exc()
+        sys.exit(BROKEN)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.services.again import FEW, Failures, once_more, stops_early
-from tests.services.run import WITHOUT_SERVICES
+from tests.services.run import BROKEN
 
 ACCIDENT = "tests/test_it.py::test_accident"
 
@@ -38,7 +38,7 @@ def test_what_fails_alone_too_has_failed(capsys: pytest.CaptureFixture[str]) -> 
         (1, [f"a.py::test_{n}" for n in range(FEW + 1)]),
         (2, [ACCIDENT]),
         (137, [ACCIDENT]),
-        (WITHOUT_SERVICES, [ACCIDENT]),
+        (BROKEN, [ACCIDENT]),
     ],
     ids=["nothing failed", "nobody knows what failed", "too many", "not collected", "killed", "a lane was not run"],
 )
