@@ -32,7 +32,7 @@ from graphql import (
 MAX_REPEATS = 10_000  # pairs of fields with the same name, which validation compares
 MAX_DEPTH = 10  # fields in fields
 MAX_COST = 100_000  # fields that a query may be answered with: 100 killmails with all but fittings and prices
-MAX_EVENT_COST = 2_000  # fields of one event: a killmail with all but its fitting
+MAX_EVENT_COST = 4_000  # fields of one event: a killmail with everything
 LIST = 10  # how many a list is taken to hold that has no `first`
 INNER_LIST = 2  # and one within such a list: what a container holds, say
 PAGE = 100  # what `first` is taken to be where it is a variable

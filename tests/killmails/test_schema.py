@@ -542,6 +542,11 @@ def test_single_killmail_takes_as_many_database_queries_as_a_page():
     assert len(_queries(f"{{ killmail(id: {records[0]['killmail_id']}) {{ {full} }} }}")) == 13
 
 
+def test_an_event_may_bring_everything_of_a_killmail():
+    query = f"subscription {{ killmailEvents {{ position kind killmail {{ {_full_selection('Killmail')} }} }} }}"
+    engine.prepare(query + _fragments(query), None, None)
+
+
 # The feed
 
 

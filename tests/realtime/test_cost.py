@@ -62,7 +62,7 @@ def test_ten_fields_deep_is_accepted_and_eleven_are_refused():
 
 
 def test_event_may_cost_less_than_a_query():
-    selection = "{ " + " ".join(f"a{n}: parts {{ ...F }}" for n in range(20)) + "} }"
+    selection = "{ " + " ".join(f"a{n}: parts {{ ...F }}" for n in range(30)) + "} }"
     selection += "fragment F on Thing { other { id name parts { id name parts { id name } } } }"
     check_cost(SCHEMA, parse("{ one " + selection))
     assert _code("subscription { thing " + selection) == "COST"
@@ -103,7 +103,7 @@ HOSTILE = {
     + "".join(f"fragment F{n} on Thing {{ a: other {{ ...F{n + 1} }} b: other {{ ...F{n + 1} }} }}" for n in range(22))
     + "fragment F22 on Thing { id }",
     "thirty lists": "subscription { thing { " + " ".join(f"a{n}: parts {{ ...F }}" for n in range(30)) + "} }"
-    "fragment F on Thing { parts { id name } other { id name } }",
+    "fragment F on Thing { parts { id name other { id name other { id name } } } other { id name } }",
     "circle of fragments": "{ one { ...F } } fragment F on Thing { other { ...F } }",
     "nested lists": "{ page { nodes " + "{ parts" * 8 + "{ id }" + "}" * 8 + "} }",
     "nesting": "{ one" + "{ other" * 400 + "{ id }" + "}" * 400 + "}",
