@@ -40,6 +40,7 @@ SERVE_BOTH_WAYS = [
     *("tests/killmails/test_values.py", "tests/killmails/test_fitting.py"),
     # Pages and rights: whatever database is below them.
     *("tests/killmails/test_admin_quarantine.py", "tests/killmails/test_admin_rights.py"),
+    *("tests/killmails/test_admin.py", "tests/killmails/test_admin_feed.py"),
     *("tests/killmails/test_sso.py", "tests/killmails/test_fake_sso.py", "tests/killmails/test_esi_recent.py"),
     *("tests/killmails/test_fake_world.py", "tests/killmails/test_static_data.py"),
     # What comes over HTTP, and how it is read.
