@@ -102,9 +102,9 @@ class Board:
         """All in one process, as `./run` does."""
         return self._answering(self.start("serve", *self.serve_command))
 
-    def uvicorn(self, *more: str) -> Process:
+    def uvicorn(self, *more: str, module: str = "killboard.asgi") -> Process:
         options = ["--port", str(self.port), *UVICORN_OPTIONS, *more]
-        return self._answering(self.start("uvicorn", str(BIN / "uvicorn"), "killboard.asgi:application", *options))
+        return self._answering(self.start("uvicorn", str(BIN / "uvicorn"), f"{module}:application", *options))
 
     def runserver(self) -> Process:
         arguments = ["manage.py", "runserver", "--noreload", str(self.port)]

@@ -47,15 +47,16 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
 
 
 @pytest.fixture
-def server(crowded: Board) -> Iterator[Process]:
-    """A server that has held no socket yet."""
-    process = crowded.uvicorn()
+def server(crowded: Board, request: pytest.FixtureRequest) -> Iterator[Process]:
+    """A server that has held no socket yet; `request.param`: its module."""
+    process = crowded.uvicorn(module=getattr(request, "param", "killboard.asgi"))
     ask(crowded)
     yield process
     for started in crowded.processes:
         started.kill()
 
 
+@pytest.mark.parametrize("server", ["killboard.asgi" if LONG else "tests.e2e.patient_board"], indirect=True)
 def test_p19_who_does_not_read_harms_nobody_is_told_where_to_go_on_and_loses_nothing(
     crowded: Board, server: Process
 ) -> None:
