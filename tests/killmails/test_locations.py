@@ -60,7 +60,7 @@ def test_killmail_without_zkillboards_block_has_the_nearest(celestials):
 def test_every_kind_can_be_told(monkeypatch, kind):
     store(1, zkb_block(locationID=MOON))
     known = Location(MOON, None, kind, None)
-    monkeypatch.setattr(loading, "read_locations", lambda ids: dict.fromkeys(ids, known))
+    monkeypatch.setattr(loading.killmails, "read_locations", lambda ids: dict.fromkeys(ids, known))
     assert ask(ASK % 1)[0]["location"]["kind"] == (kind and kind.name)
 
 

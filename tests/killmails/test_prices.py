@@ -475,7 +475,7 @@ def test_prices_are_looked_for_365_days_back_whatever_their_number(universe, day
     """zKillboard's span is their number: docs/values.md names the difference."""
     Price.objects.create(item_type_id=RIFTER, day=DAY - timedelta(days=days), average=7, source="HISTORY")
     Price.objects.create(item_type_id=RIFTER, day=DAY + timedelta(days=9), average=9, source="AVERAGE")
-    store(1)
+    store(1, victim=esi_body(1)["victim"] | {"items": []})
     hull = ask(ASK % 1)[0]["valueBasis"]["lines"][0]
     assert (hull["basis"], hull["unitPrice"]) == (basis, isk)
 
