@@ -1,5 +1,7 @@
 """What failed while four lanes shared two cores is run once more when they are done, and named if it passes then.
 
+With all of its file: boards end to end are told a story, in which one test begins where another one ended.
+
 A stalled machine and a broken board look alike in a test that starts real processes. What fails alone, too, has failed.
 """
 
@@ -38,14 +40,14 @@ def stops_early(arguments: list[str]) -> bool:
 
 
 def once_more(code: int, failed: dict[str, list[str]], run: Callable[[str, list[str]], int]) -> int:
-    """The exit code after what failed has been run alone: `run` gets a way and its node ids, and returns pytest's code.
+    """The exit code after what failed has been run alone: `run` gets a way and its files, and returns pytest's code.
 
     Without a second run: when nothing failed, when more than a few tests did, or when the first run did not end.
     """
     if code != TESTS_FAILED or not 0 < sum(map(len, failed.values())) <= FEW:
         return code
     print("\n./test: what failed, once more, and alone", flush=True)
-    codes = [run(way, tests) for way, tests in failed.items() if tests]
+    codes = [run(way, sorted({test.split("::")[0] for test in tests})) for way, tests in failed.items() if tests]
     if any(codes):
         return max(codes)
     for way, tests in failed.items():

@@ -19,8 +19,8 @@ def test_what_passes_alone_is_named_and_passes(capsys: pytest.CaptureFixture[str
         asked.append((way, tests))
         return 0
 
-    assert once_more(1, {"services": [ACCIDENT], "embedded": []}, run) == 0
-    assert asked == [("services", [ACCIDENT])]
+    assert once_more(1, {"services": [ACCIDENT, f"{ACCIDENT}[2]"], "embedded": []}, run) == 0
+    assert asked == [("services", ["tests/test_it.py"])], "what it needs may be what other tests of its file left"
     assert f"unsteady (services): {ACCIDENT}" in capsys.readouterr().out
 
 
