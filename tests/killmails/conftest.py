@@ -10,7 +10,9 @@ from killmails.upstream.esi import Esi
 from tests.builders import esi_body
 from tests.fake_r2z2 import FakeR2Z2
 from tests.feeding import stop_database_clock
+from tests.killmails.budgets import Clock, clocked
 from tests.killmails.eve import Eve, losses, world_of
+from tests.services import Redis
 
 
 @pytest.fixture
@@ -51,3 +53,23 @@ def eve(settings, monkeypatch):
     monkeypatch.setattr(zkillboard, "SITE_PACE", 0.0)
     with FakeEsi(world_of(losses(3))) as fake:
         yield Eve(fake, settings)
+
+
+@pytest.fixture(scope="module")
+def budget_redis():
+    """Of its own: a test may stop it."""
+    with Redis() as server:
+        yield server
+
+
+@pytest.fixture
+def clock():
+    """What each of the stores below goes by."""
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "database", pytest.param("redis", marks=pytest.mark.services)])
+def store(request, clock, monkeypatch):
+    """Each kind in which the budget of ESI may be kept."""
+    port = request.getfixturevalue("budget_redis").port if request.param == "redis" else 0
+    return clocked(request.param, clock, port, monkeypatch)

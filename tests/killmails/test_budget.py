@@ -10,7 +10,6 @@ from killmails.models import EsiBudget
 from killmails.upstream.budget import Budget, Limit, MemoryStore
 from killmails.upstream.budget_rules import Ask, Report
 from tests.killmails.budgets import NOON, Clock, clocked
-from tests.services import Redis
 
 pytestmark = pytest.mark.django_db
 
@@ -18,23 +17,6 @@ KILLMAIL = Limit("killmail", 3600, 900)
 SMALL = Limit("char-killmail", 30, 900)
 SLOT = 5  # seconds of a window of 900
 ROUTE = "/killmails/{}/{}"
-
-
-@pytest.fixture(scope="module")
-def redis():
-    with Redis() as server:
-        yield server
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture(params=["memory", "database", pytest.param("redis", marks=pytest.mark.services)])
-def store(request, clock, monkeypatch):
-    port = request.getfixturevalue("redis").port if request.param == "redis" else 0
-    return clocked(request.param, clock, port, monkeypatch)
 
 
 @pytest.fixture
@@ -250,7 +232,7 @@ def test_database_asks_for_both_rows_at_once_and_writes_what_changed(django_asse
 def test_stores_agree_on_every_verdict(kind, request, monkeypatch):
     """Two thousand steps by chance, with all that ESI may answer."""
     dice, clock = random.Random(7), Clock()
-    port = request.getfixturevalue("redis").port if kind == "redis" else 0
+    port = request.getfixturevalue("budget_redis").port if kind == "redis" else 0
     one, other = clocked("memory", clock, 0, monkeypatch), clocked(kind, clock, port, monkeypatch)
     under_way = []
     steps, why = 2_000 if kind == "redis" else 300, ""

@@ -12,31 +12,12 @@ from killmails.upstream.budget import Budget, Limit, StoreAway
 from killmails.upstream.budget_rules import Report
 from killmails.upstream.esi import AllianceRecord, Esi
 from tests.builders import esi_body
-from tests.killmails.budgets import Clock, clocked
 from tests.killmails.eve import VICTIM
-from tests.services import Redis
 
 pytestmark = pytest.mark.django_db
 
 PILOT, ALLIANCE = 2100000001, 99000001
 WORDS = b'{"error": "You have been banned from using ESI. Please contact EVE support."}'
-
-
-@pytest.fixture(scope="module")
-def redis():
-    with Redis() as server:
-        yield server
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture(params=["memory", "database", pytest.param("redis", marks=pytest.mark.services)])
-def store(request, clock, monkeypatch):
-    port = request.getfixturevalue("redis").port if request.param == "redis" else 0
-    return clocked(request.param, clock, port, monkeypatch)
 
 
 @pytest.fixture
